@@ -192,7 +192,7 @@ def test_a_full_disk_leaves_no_empty_table(tmp_path):
         "import resource, signal, sys; from tinyresnext.cli.output.tables import table\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))\n"
-        "with table(sys.argv[1], False) as writer: writer.writerow(['x' * 100])"
+        "with table(sys.argv[1]) as writer: writer.writerow(['x' * 100])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, target], capture_output=True, text=True, env=ENVIRONMENT

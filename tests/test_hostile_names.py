@@ -149,7 +149,7 @@ CELLS = ["=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "\tx", "\rx", "'quoted", "
 
 
 def test_cells_are_no_formulas_and_can_be_read_back(tmp_path):
-    with table(str(tmp_path / "t.csv"), False) as writer:
+    with table(str(tmp_path / "t.csv")) as writer:
         writer.writerows([[cell, -1.5, 3] for cell in CELLS])
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))

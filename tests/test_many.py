@@ -1074,7 +1074,8 @@ def test_a_table_that_another_run_has_made_meanwhile_stays(
 
     monkeypatch.setattr(tr.Model, "__call__", writing)
     code, _, err = run(command, *small, option, file)
-    assert (code, f"'{file}' exists; give another name, or --force" in err) == (2, True)
+    said = f"{file} exists by now: another process has made it; give another name, or --force"
+    assert (code, said in err) == (2, True)
     assert Path(file).read_bytes() == b"of another run"
     assert run(command, *small, option, file, "--force")[0] == 0
     assert Path(file).read_bytes() != b"of another run"

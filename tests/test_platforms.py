@@ -50,11 +50,11 @@ def test_a_table_on_standard_output_of_windows(monkeypatch, tmp_path):
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "utf-8", newline="\r\n"))
     windows(monkeypatch)
-    with table("-", force=False) as writer:
+    with table("-") as writer:
         writer.writerow(["a", "two\nlines"])
     sys.stdout.flush()
     assert raw.getvalue() == b'a,"two\r\nlines"\r\n'
-    with table(str(tmp_path / "t.csv"), force=False) as writer:
+    with table(str(tmp_path / "t.csv")) as writer:
         writer.writerow(["a", "two\nlines"])
     assert (tmp_path / "t.csv").read_bytes() == b'a,"two\nlines"\r\n'
 

@@ -159,9 +159,10 @@ def _bench(a: argparse.Namespace) -> int:
     from ..bench.tables import text
     from ..ops import backend_of
 
-    if a.json is not None:
-        check_ending(a.json, (".json", ".jsonl", ".txt", ""), "a report (JSON)")
-        target(a.json, a.force)
+    file = a.json
+    if file is not None:
+        check_ending(file, (".json", ".jsonl", ".txt", ""), "a report (JSON)")
+        file = target(file, a.force)
     with announce_compiling(backend_of(a.device, a.precision)):
         given = {"models": a.model, "batches": a.batch, "sizes": a.size}
         report = bench(
@@ -171,6 +172,6 @@ def _bench(a: argparse.Namespace) -> int:
         )  # fmt: skip
     on_terminal("")
     print(text(report), end="", flush=True)  # before anything can go wrong with the file
-    if a.json is not None:
-        write(a.json, report)
+    if file is not None:
+        write(file, report)
     return 0

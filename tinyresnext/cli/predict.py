@@ -201,7 +201,7 @@ def _classify(a: argparse.Namespace, client: Client | None) -> int:
             return write_rows(a, out, rows, (images, count), settings, heading, asked)
         failed = 0
         try:
-            with table(table_path, a.force) as writer:
+            with table(table_path) as writer:
                 if writer is not None:
                     writer.writerow(heading)
                 for row in escapes_told(counted(rows(images), count), lambda row: row.path):

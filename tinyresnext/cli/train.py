@@ -270,11 +270,11 @@ def _recipe_and_data(a: argparse.Namespace) -> tuple[Recipe, Dataset, Dataset | 
     from ..inference.scores.confusion import named
     from ..ops import backend
     from ..training.samples.classes import numbered
-    from .runs.recipe import check_drawn, say_of_unused, typed_recipe, validated_on
+    from .runs.recipe import drawn_target, say_of_unused, typed_recipe, validated_on
 
     seed = typed_recipe(a).seed  # this refuses what was typed before any image is read
     if a.dry_run is not None:
-        check_drawn(named(a.dry_run))
+        a.dry_run = drawn_target(named(a.dry_run))
     if a.val is not None and a.val_part is not None:
         raise UsageError("--val and --val-part both say which images to validate on; give one")
     if a.val_split is not None and a.val is None and not a.resume:

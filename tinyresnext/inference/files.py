@@ -18,7 +18,7 @@ from ..store.digest import model_digest
 from ..store.weights import Weights, sha256_of
 from ..system.files import shown
 from ..system.words import matching
-from ..system.writing import present
+from ..system.writing import NewName, present
 from .model import Model
 
 
@@ -242,10 +242,12 @@ def export(
     contents = contents_of(model)
     given = {"opset": opset, "fold": fold, "batch": batch, "precision": precision}
     check_options(path, **given)
+    remedy = "give another name, or force=True"
     if present(path) and not force:
-        raise UsageError(f"{os.fspath(path)!r} exists; give another name, or force=True")
+        raise UsageError(f"{os.fspath(path)!r} exists; {remedy}")
     store.check_tensors(contents)
-    return write(path, contents, model.quantisation, **given)
+    name = path if force else NewName(os.fsdecode(path), remedy)
+    return write(name, contents, model.quantisation, **given)
 
 
 def contents_of(model: Model) -> store.Stored:

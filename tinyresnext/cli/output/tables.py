@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ...errors import UsageError
 from ...system.checks import check_ending
-from ...system.writing import check_writable, present, replacing
+from ...system.writing import NewName, check_writable, present, replacing
 
 if TYPE_CHECKING:
     from ...inference.classify import Row
@@ -28,6 +28,9 @@ def target(
     remedy: str = "give another name, or --force to write over it",
 ) -> str:
     """Return the name of a file to write, unless writing it would lose something.
+
+    Without ``force`` it is a `NewName`: a file that another process makes before this one is whole
+    is not written over either.
 
     Parameters
     ----------
@@ -51,7 +54,7 @@ def target(
     if there and not force:
         raise UsageError(f"{path!r} exists; {remedy}")
     check_writable(path)
-    return path
+    return path if force else NewName(path, remedy)
 
 
 def check_not_read(path: str | None, read: Iterable[str | os.PathLike[str] | None]) -> None:
@@ -133,14 +136,13 @@ def table_target(path: str | None, force: bool) -> str | None:
 
 
 @contextmanager
-def table(path: str | None, force: bool) -> Iterator[Any]:
+def table(path: str | None) -> Iterator[Any]:
     """Yield a CSV writer for what `table_target` returned, or None where no table is wanted.
 
     Raises
     ------
     UsageError
-        The file cannot be written; then there is none, or the old one. Without ``force``, another
-        process has made it meanwhile.
+        The file cannot be written; then there is none, or the old one.
     """
     if path is None or path == "-":
         yield path and _Writer(sys.stdout)
@@ -151,7 +153,6 @@ def table(path: str | None, force: bool) -> Iterator[Any]:
         open(temporary, "w", newline="", encoding="utf-8", errors="backslashreplace") as stream,
     ):
         yield _Writer(stream)
-        target(path, force)  # again: it may have taken hours
 
 
 class _Writer:

@@ -120,8 +120,8 @@ def _write(
     streamed = files.table == "-"
     try:
         with (
-            table(None if streamed else files.table, a.force) as writer,
-            table(files.results, a.force) as results,
+            table(None if streamed else files.table) as writer,
+            table(files.results) as results,
         ):
             if writer is not None:
                 writer.writerows(found.table())
@@ -131,7 +131,7 @@ def _write(
             _draw(files.picture, found, a, asked)
     finally:
         if streamed:
-            with suppress(BrokenPipeError), table("-", a.force) as writer:
+            with suppress(BrokenPipeError), table("-") as writer:
                 writer.writerows(found.table())
 
 
@@ -203,7 +203,6 @@ def _draw(picture: str, found: Found, a: argparse.Namespace, asked: dict[str, An
 
     if not isinstance(found, Evaluation):
         return
-    target(picture, a.force)  # again: it may have taken hours
     images = _named([Path(one).name for one in a.data])
     title = f"{asked['model']} on {images}, {a.split}: {found.top1:.2%} of {found.pictures:,} right"
     escaped = confusion.write(picture, found.confusion, found.classes, title)

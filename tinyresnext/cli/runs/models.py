@@ -79,7 +79,7 @@ def keep_logits(a: argparse.Namespace, model: Ensemble) -> int:
         found = logits_of(one, digest_of(one), data, batch=a.batch, progress=count)
     if count is not None and len(found.names) < len(data):
         tell("")  # some images were skipped, so the counter did not end its line
-    write_logits(target(file, a.force), found)  # asked again: it may have taken hours
+    write_logits(file, found)
     say(f"{shown(file)}: the logits of {len(found.names):,} images")
     print(scored(found), flush=True)
     return 0

@@ -127,13 +127,17 @@ def described(a: argparse.Namespace, chosen: Recipe) -> str:
     return SOURCES[name].said(name) + others
 
 
-def check_drawn(file: str) -> None:
-    """Refuse to draw over a file, unless ``--dry-run`` has drawn it, and then say so."""
+def drawn_target(file: str) -> str:
+    """Return the file to draw into; refuse one that exists, unless ``--dry-run`` has drawn it.
+
+    It is then said that the file is written over.
+    """
     from ...system.writing import present
 
-    target(file, force=file == DRAWN, remedy="give another name")
+    drawn = target(file, force=file == DRAWN, remedy="give another name")
     if present(file):
         say(f"{DRAWN} is written over; --dry-run FILE.png draws into another file")
+    return drawn
 
 
 def validated_on(a: argparse.Namespace, threads: int) -> Dataset:

@@ -8,6 +8,6 @@ block for ever. `ours` tells such files and opens them, `locks` keeps other proc
 
 from .locks import locked
 from .ours import opened, present
-from .replace import check_writable, renamed, replacing
+from .replace import NewName, check_writable, renamed, replacing
 
-__all__ = ["check_writable", "locked", "opened", "present", "renamed", "replacing"]
+__all__ = ["NewName", "check_writable", "locked", "opened", "present", "renamed", "replacing"]

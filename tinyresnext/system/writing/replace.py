@@ -15,10 +15,32 @@ from ..files import shown
 from .locks import hold, shuts_out, try_lock
 from .ours import FLAGS, cannot_write, present
 
-__all__ = ["check_writable", "renamed", "replacing"]
+__all__ = ["NewName", "check_writable", "renamed", "replacing"]
 
 _LEFT = 60.0  # seconds after which a temporary file that is closed is left over, on Windows
 _TRIES, _PAUSE = 60, 0.05  # seconds between two tries to replace a file that is open on Windows
+
+
+class NewName(str):
+    """The name of a file that `replacing` makes only where there is none.
+
+    It goes to whatever writes the file, as any other name does. A file that another process makes
+    meanwhile is not written over: there is an error when the new one is whole.
+
+    Parameters
+    ----------
+    name : str
+    remedy : str, optional
+        What a user can do about a file that exists.
+    """
+
+    def __new__(cls, name: str, remedy: str = "give another name") -> NewName:
+        """Make a text that also has the remedy."""
+        made = super().__new__(cls, name)
+        made.remedy = remedy
+        return made
+
+    remedy: str
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -53,7 +75,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Parameters
     ----------
     path : path
-        The file to make or to replace. Its directory must exist.
+        The file to make or to replace; a `NewName` is not replaced. Its directory must exist.
 
     Yields
     ------
@@ -64,7 +86,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     UsageError
         ``path`` cannot be written: no such directory, no permission, a link or anything else that
-        is no regular file, no space.
+        is no regular file, no space; or it is a `NewName`, and there is such a file by now.
     """
     present(path)
     target = Path(path)
@@ -77,7 +99,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb+") as file:
                 os.fsync(file.fileno())
-            present(path)  # again: it may have taken hours
+            there = present(path)  # again: it may have taken hours
+            if there and isinstance(path, NewName):
+                raise UsageError(
+                    f"{shown(path)} exists by now: another process has made it; {path.remedy}"
+                )
             if sys.platform == "win32":
                 lock = _let_go(lock)  # what is open cannot get another name there
             renamed(temporary, target)  # held until then, so nobody takes it for left over

@@ -203,6 +203,41 @@ def test_a_file_behind_an_option_that_is_not_there(run, words, hint):
     assert ("files are typed without an option" in err) == hint.startswith("here"), err
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "found"),
+    [
+        ("classify a.jpg --top 3 b.jpg", "paths", ["a.jpg", "b.jpg"]),
+        ("classify a --model m --mirror b --model n c", "paths", ["a", "b", "c"]),
+        ("classify -- -a.jpg --top", "paths", ["-a.jpg", "--top"]),
+        ("features a.jpg -o f.h5 b.jpg", "paths", ["a.jpg", "b.jpg"]),
+        ("evaluate a b --split test c", "data", ["a", "b", "c"]),
+        ("convert a.pth --half b.h5", "dst", "b.h5"),
+        ("export a.h5 --fold a.onnx", "src", "a.h5"),
+        ("export --fold a.onnx", "dst", "a.onnx"),
+        ("cache warm --precision bfloat16 resnext50_32x4d", "pattern", "resnext50_32x4d"),
+        ("train --depth 20 images --out run", "data", "images"),
+    ],
+)
+def test_files_may_stand_behind_options(words, name, found):
+    assert vars(cli.parse(words.split()))[name] == found
+
+
+@pytest.mark.parametrize(
+    ("words", "unknown"),
+    [
+        ("explain a.jpg -o p.html b.jpg", "b.jpg"),
+        ("classify a.jpg --tops 3 b.jpg", "--tops"),
+        ("classify a.jpg --json -- b.jpg", "b.jpg"),
+    ],
+)
+def test_words_that_are_no_files_of_a_command(capsys, words, unknown):
+    """Versions of Python show more or fewer of the words behind an option that is not there."""
+    with pytest.raises(SystemExit):
+        cli.parse(words.split())
+    said = capsys.readouterr().err.partition("unrecognized arguments: ")[2]
+    assert unknown in said
+
+
 def help_of(name):
     """What ``--help`` prints for a command."""
     _, commands = cli.parsers()

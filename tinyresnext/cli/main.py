@@ -31,7 +31,7 @@ from ..system.console import plain
 from ..system.version import __version__
 from ..system.words import nearest, one_of
 from . import hub, inside, machine, predict, train
-from .options import choose_device, explained
+from .options import choose_device, explained, parsed
 from .output.interrupt import INTERRUPTED, interruptible
 from .output.progress import say
 from .weights import commands as weights
@@ -153,7 +153,11 @@ def parse(words: list[str]) -> argparse.Namespace:
         add_options(commands[name])
     elif words[:1] == [name]:
         made.error(f"there is no command {name!r}: {one_of(name, commands)}")
-    arguments, unknown = made.parse_known_args(words)
+    if words[0] == name:
+        arguments, unknown = parsed(commands[name], words[1:])
+        arguments.command = name
+    else:
+        arguments, unknown = made.parse_known_args(words)
     arguments.typed = words
     if unknown:
         command = commands[arguments.command]

@@ -55,6 +55,20 @@ def add_command(
     command.set_defaults(add_options=add_options, run=run)
 
 
+def parsed(
+    command: argparse.ArgumentParser, words: list[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of a command, and the words that are none.
+
+    Files may stand before options and behind them, also in two places. Where ``--`` says that names
+    begin with ``-``, files stand together: Python's versions differ in how they read it otherwise.
+    """
+    found, unknown = command.parse_known_args(words)
+    if unknown and "--" not in words:
+        return command.parse_known_intermixed_args(words)
+    return found, unknown
+
+
 # --- values ---------------------------------------------------------------------------------------
 
 

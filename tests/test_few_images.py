@@ -50,6 +50,10 @@ FAST = RECIPES["fast-cifar"]
         (300, {"parts": 32}, 64, 100, 0.1),  # a part has two images at least
         (60, {"parts": 32}, 32, 400, 0.05),
         (500, {"parts": 6, "batch": 126}, 126, 134, 0.2 * 126 / 128),
+        (50_000, {"batch": 64}, 64, 25, 0.2),  # as with --recipe, since nothing is to be mended
+        (2048, {"batch": 16}, 16, 25, 0.2),
+        (2047, {"batch": 16}, 16, 25, 0.025),
+        (50_000, {"epochs": 1, "batch": 64}, 64, 1, 0.1),  # 390 steps of the recipe's own
     ],
 )
 def test_enough_steps(images, given, batch, epochs, lr):

@@ -524,6 +524,24 @@ def test_defaults_follow_the_number_of_images(run, data):
     assert (code, "12 images and a mini-batch 128" in err) == (2, True)
 
 
+def test_a_rate_that_follows_a_typed_batch_is_said_with_it(capsys):
+    a = cli.parse(["train", "data", "--depth", "11", "--batch", "4"])
+    typed_recipe(a, small.pictures())
+    assert "for 70 images and --batch 4: --lr 0.00625 in place of 0.2\n" in (
+        capsys.readouterr().err
+    )
+
+
+def test_images_may_stand_behind_a_dry_run(run, data):
+    """Its file has the ending of a picture, and images have not."""
+    code, out, err = run("train", "--dry-run", data, *NETWORK, *RECIPE)
+    assert (code, out.splitlines()[-1]) == (0, "dry-run.png"), err
+    code, _, err = run("train", "--dry-run", "mine.png", *NETWORK, *RECIPE)
+    assert (code, "arguments are required: DATA" in err) == (2, True)
+    code, _, err = run("train", data, "--dry-run", data, *NETWORK, *RECIPE)
+    assert (code, "does not end in .png" in err) == (2, True)
+
+
 def test_part_of_the_images_is_held_out(run, data):
     words = ["train", data, *NETWORK, *RECIPE, "--val-part", "0.3", "--out", "run"]
     code, _, err = run(*words)

@@ -100,7 +100,8 @@ def typed_recipe(a: argparse.Namespace, dataset: Dataset | None = None) -> Recip
     if changed := [name for name in ours if ours[name] != usual[name]]:
         options = " ".join(f"--{name} {ours[name]:g}" for name in changed)
         others = ", ".join(f"{usual[name]:g}" for name in changed)
-        say(f"for {images:,} images: {options} in place of {others}")
+        batch = f" and --batch {typed['batch']}" if "lr" in changed and "batch" in typed else ""
+        say(f"for {images:,} images{batch}: {options} in place of {others}")
     return found
 
 

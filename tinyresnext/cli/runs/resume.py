@@ -46,7 +46,7 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
     """Return the options of a run that begins; or of one that goes on, with what its folder knows.
 
     What is typed takes the place of what is recorded, now and later; `training` then refuses what
-    must not change.
+    must not change. ``--resume`` and ``--dry-run`` need no value: the data may stand behind them.
 
     Raises
     ------
@@ -62,6 +62,11 @@ def complete(a: argparse.Namespace) -> argparse.Namespace:
             a.data, a.resume = a.resume, True
         else:
             raise UsageError(f"--resume names {a.resume!r} and --out {a.out!r}; leave out --out")
+    drawn = a.dry_run
+    if isinstance(drawn, str) and a.data is None and not drawn.lower().endswith(".png"):
+        from .recipe import DRAWN
+
+        a.data, a.dry_run = drawn, DRAWN  # --dry-run DATA
     if tried := a.overfit or a.dry_run is not None:
         from ...training.trial.overfit import check_trial
 

@@ -32,7 +32,7 @@ def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) 
     The mini-batch is halved as long as there are too few steps, down to 16 images and two for each
     part; after that there are more epochs. The parts stay equal. The learning rate falls with the
     mini-batch (the linear scaling of Goyal et al. 2017). A recipe that makes enough steps is
-    returned as it is.
+    returned as it is, with the settings that are given: its rate does not follow a given batch.
 
     Parameters
     ----------
@@ -44,6 +44,7 @@ def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) 
     """
     given = given or {}
     batch, epochs = given.get("batch", recipe.batch), given.get("epochs", recipe.epochs)
+    follows = "batch" not in given or images // recipe.batch * epochs < ENOUGH
     if "batch" not in given:
         parts = given.get("parts", recipe.parts)
         least = max(LEAST_BATCH, 2 * parts) if parts > 1 else LEAST_BATCH
@@ -52,7 +53,7 @@ def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) 
         batch = max(min(batch, images) // parts, 1) * parts
     if "epochs" not in given and batch <= images:
         epochs = max(epochs, -(-ENOUGH // (images // batch)))
-    lr = recipe.schedule.lr * min(1, batch / recipe.batch)
+    lr = recipe.schedule.lr * (min(1, batch / recipe.batch) if follows else 1)
     return recipe.changed({"batch": batch, "epochs": epochs, "lr": lr} | dict(given))
 
 

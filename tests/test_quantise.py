@@ -611,10 +611,13 @@ def test_a_broken_image_is_left_out_and_named(command, capsys):
     (command / "photos" / "b" / "x.png").write_bytes(b"no image")
     try:
         out = command / "o.h5"
-        assert typed("quantise", command / "m.h5", "--images", command / "photos", "-o", out) == 0
-        err = capsys.readouterr().err
-        assert "x.png" in err
-        assert "found on 10 images" in err
+        assert typed("quantise", command / "m.h5", "--images", command / "photos", "-o", out) == 1
+        said = capsys.readouterr()
+        assert said.out == f"{out}\n"
+        assert "x.png" in said.err
+        assert "found on 10 images" in said.err
+        assert "1 of 11 images cannot be read" in said.err
+        assert tr.load(out, "reference").quantisation.images == 10
     finally:
         (command / "photos" / "b" / "x.png").unlink()
 

@@ -1,10 +1,10 @@
 """The command line: parse, run one command, turn errors into exit codes.
 
 Results go to standard output, everything else to standard error. Exit codes: 0 success; 1 some
-images failed (`classify` names each and goes on), training diverged, or standard output could not
-be written; 2 usage, a file could not be written, or the machine failed: its storage, its memory;
-3 weights or data cannot be used or fetched; 4 device; 130 interrupted. A reader of standard output
-that ends early, as `head` does, changes no exit code.
+images failed (`classify`, `features`, `evaluate` and `quantise` name each and go on), training
+diverged, or standard output could not be written; 2 usage, a file could not be written, or the
+machine failed: its storage, its memory; 3 weights or data cannot be used or fetched; 4 device; 130
+interrupted. A reader of standard output that ends early, as `head` does, changes no exit code.
 """
 
 from __future__ import annotations

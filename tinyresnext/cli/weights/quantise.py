@@ -9,6 +9,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from ...errors import ImageError, UsageError
+from ...system.console import tell
 from ...system.files import shown
 from ..options import add_device, add_force, positive
 from ..output.progress import announce_compiling, counter, say
@@ -57,7 +58,10 @@ def add_options(c: argparse.ArgumentParser) -> None:
 
 
 def run(a: argparse.Namespace) -> int:
-    """Quantise a model, and say how it compares with the float32 one."""
+    """Quantise a model, and say how it compares with the float32 one.
+
+    Return 1 if some images cannot be read: the model is made with the others.
+    """
     from ...hub.bundled import shipped_model
     from ...hub.catalogue import model_file
     from ...inference.files import load, save
@@ -72,9 +76,12 @@ def run(a: argparse.Namespace) -> int:
     model = load(file, a.device, a.threads)
     model.check_pictures()
     check_not_quantised(model.quantisation, "quantising it again")
-    count = min(a.count, total)
+    count, failed = min(a.count, total), list[str]()
+    progress = counter(count)
     with announce_compiling(model.ops):
-        found = quantised(model, _prepared(model, images, total, count), counter(count))
+        found = quantised(model, _prepared(model, images, total, count, failed), progress)
+    if progress is not None and failed:
+        tell("")  # some images were left out, so the counter did not end its line
     save(found.model, out)
     before, after = os.path.getsize(file), os.path.getsize(out)
     assert found.model.quantisation is not None
@@ -91,8 +98,10 @@ def run(a: argparse.Namespace) -> int:
         "of the largest at most"
     )
     say(f"{before:,} bytes became {after:,}; `tinyresnext evaluate --model` tells what it costs")
+    if failed:
+        say(f"{len(failed)} of {count} images cannot be read; the scales are those of the others")
     print(shown(out))
-    return 0
+    return 1 if failed else 0
 
 
 def _check_images(paths: list[str]) -> None:
@@ -134,8 +143,10 @@ def _named(a: argparse.Namespace) -> str:
     return f"{stem if suffix in ('.h5', '.hdf5') else name}.int8.h5"
 
 
-def _prepared(model: Model, images: Images, total: int, count: int) -> Iterator[np.ndarray]:
-    """Yield prepared images; one that cannot be read is named and left out."""
+def _prepared(
+    model: Model, images: Images, total: int, count: int, failed: list[str]
+) -> Iterator[np.ndarray]:
+    """Yield prepared images; one that cannot be read is named, kept in ``failed`` and left out."""
     from ...images.prepare import views
     from ...inference.many.batches import prepared
 
@@ -148,6 +159,7 @@ def _prepared(model: Model, images: Images, total: int, count: int) -> Iterator[
         for _, made in group:
             if isinstance(made, str):
                 say(made)
+                failed.append(made)
             else:
                 yield made
 

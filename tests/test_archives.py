@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle as python_pickle
 import tarfile
+import zipfile
 from contextlib import suppress
 
 import numpy as np
@@ -452,3 +453,23 @@ def test_a_pair_of_idx_files_that_is_not_whole(tmp_path):
     del files["train-labels-idx1-ubyte"]
     with pytest.raises(FormatError, match="no train-labels-idx1-ubyte"):
         open_dataset(write_files(tmp_path, files))
+
+
+def test_mnist_in_archives_is_refused_with_what_to_do(tmp_path):
+    """It is read from folders only."""
+    write_files(tmp_path, {f"raw/{name}.gz": packed(data) for name, data in mnist().items()})
+    with (
+        zipfile.ZipFile(tmp_path / "m.zip", "w") as archive,
+        tarfile.open(tmp_path / "m.tar", "w") as other,
+    ):
+        for file in (tmp_path / "raw").iterdir():
+            archive.write(file, f"raw/{file.name}")
+            other.add(file, f"raw/{file.name}")
+    for name, words in (
+        ("m.zip", "read from a folder only: give the folder with these files"),
+        ("m.tar", "for MNIST, the folder that its archive unpacks to"),
+        ("raw/train-images-idx3-ubyte.gz", "give the folder that has all of them"),
+    ):
+        with pytest.raises(FormatError, match=words):
+            open_dataset(tmp_path / name)
+    assert len(open_dataset(tmp_path)) == 6

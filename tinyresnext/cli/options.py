@@ -226,8 +226,8 @@ def add_data(command: argparse.ArgumentParser, nargs: str | None = None) -> None
         "data",
         nargs=nargs,
         metavar="DATA",
-        help="a directory or zip with a folder for each class, a table (.csv) of images and "
-        "labels, or an archive of CIFAR or MNIST",
+        help="a directory, zip or tar with a folder for each class, a table (.csv, .tsv) of images "
+        "and labels, an archive of CIFAR, or the directory with the files of MNIST",
     )
 
 

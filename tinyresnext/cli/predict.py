@@ -97,8 +97,8 @@ def _add_evaluate(c: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="DATA",
         help="a directory, zip or tar with a folder for each class; a list (.txt) or a table "
-        "(.csv) of images and labels; shards of WebDataset; a pattern such as 'val/*/*.jpg'; or an "
-        "archive of CIFAR or MNIST",
+        "(.csv, .tsv) of images and labels; shards of WebDataset; a pattern such as "
+        "'val/*/*.jpg'; an archive of CIFAR, or the directory with the files of MNIST",
     )
     add_ensemble(c)
     c.add_argument(

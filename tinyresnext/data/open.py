@@ -42,7 +42,7 @@ from .pixels.arrays import from_arrays
 from .pixels.cifar import open_cifar_archive, open_cifar_folder
 from .pixels.mnist import open_idx
 from .published.shards import none_labelled
-from .rules import is_table
+from .rules import is_idx, is_table
 from .tables.table import open_table
 from .trees.archives import ARCHIVES, as_path, check_several
 from .trees.folders import open_archive, open_folder
@@ -163,6 +163,11 @@ def _archive(
             f"{shown(place)} has arrays of NumPy, and no image files; load them in Python and make "
             "them a data set by tinyresnext.data.from_arrays, or write them as image files into "
             "folders of their classes"
+        )
+    if is_idx(place.name):
+        raise FormatError(
+            f"{shown(place)} is one of four files of MNIST or of its format; give the folder that "
+            "has all of them"
         )
     if start[:2] == b"PK":
         return ZipFile(place)

@@ -15,6 +15,7 @@ __all__ = [
     "SPLITS",
     "alike",
     "image_kind",
+    "is_idx",
     "is_left_out",
     "is_readable",
     "is_table",
@@ -99,6 +100,11 @@ def image_kind(name: str) -> str | None:
 def is_readable(name: str) -> bool:
     """Return whether the ending of a name is that of a format that is read."""
     return _ending(name) in _READ
+
+
+def is_idx(name: str) -> bool:
+    """Return whether a file is called as those of MNIST."""
+    return re.search(r"[-.]idx[13]-ubyte(\.gz)?$", name) is not None
 
 
 def is_table(name: str) -> bool:

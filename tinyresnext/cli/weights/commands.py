@@ -112,19 +112,20 @@ def _add_preprocessing(c: argparse.ArgumentParser) -> None:
         "--resize",
         type=positive,
         metavar="N",
-        help="shorter side of an image before the crop (256, CIFAR 32)",
+        help="shorter side of an image before the crop (as the system of SRC: mostly 256, "
+        "Keras 224, CIFAR 32)",
     )
     c.add_argument(
         "--crop",
         type=positive,
         metavar="N",
-        help="side of the square that the network sees (224, CIFAR 32)",
+        help="side of the square that the network sees (as that system: mostly 224, CIFAR 32)",
     )
     c.add_argument(
         "--interpolation",
         type=word(INTERPOLATIONS),
         metavar=braces(INTERPOLATIONS),
-        help="how images are resized (bilinear)",
+        help="how images are resized (as that system: mostly bilinear)",
     )
     add_normalisation(c)
 

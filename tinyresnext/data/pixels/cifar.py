@@ -95,7 +95,8 @@ def open_cifar_archive(path: Path, split: str, coarse: bool) -> Dataset:
     raise FormatError(
         f"{shown(path)} has no CIFAR-10 or CIFAR-100 in it "
         f"(no file {', '.join(version.meta[0] for version in _VERSIONS)}); "
-        "give an archive as published, or a folder or zip of images"
+        "give an archive as published, a folder or an archive of images, or, for MNIST, the folder "
+        "that its archive unpacks to"
     )
 
 

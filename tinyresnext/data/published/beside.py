@@ -12,7 +12,7 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 
 from ...errors import FormatError
-from ..rules import is_left_out, is_table
+from ..rules import is_idx, is_left_out, is_table
 from ..trees.listing import Parts, Tree, some
 
 __all__ = ["doubt", "no_classes"]
@@ -69,7 +69,13 @@ def no_classes(tree: Tree, root: Parts, splits: Collection[str], name: str) -> F
 
     Parameters are those of `doubt`; ``splits`` are the folders that are called as splits.
     """
-    tables = [each for each in _beside(tree, root) if is_table(each)]
+    files = [*_beside(tree, root)]
+    if idx := [each for each in files if is_idx(each)]:
+        return FormatError(
+            f"{name} has {some(idx)}, as MNIST has, which is read from a folder only: give the "
+            "folder with these files, of an archive when it is unpacked"
+        )
+    tables = [each for each in files if is_table(each)]
     table = f"; perhaps {some(tables)} says the classes: then give this table" if tables else ""
     called = f"; if a class is called {some(list(splits))}, put them into a folder called train"
     return FormatError(

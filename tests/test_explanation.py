@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import elsewhere
@@ -294,6 +295,7 @@ def test_a_dead_block_has_no_shares():
         ({"block": "layer9.0"}, UsageError, "there is no block 'layer9.0': expected one of layer1"),
         ({"label": "dgo"}, UsageError, "did you mean dog"),
         ({"label": 10}, UsageError, "label is 10"),
+        ({"block": 3}, UsageError, "there is no block 3"),
         ({"top": 0}, UsageError, "top is 0"),
         ({"top": 21}, UsageError, "top is 21"),
         ({"image": DATA / "README.md"}, ImageError, "README.md"),
@@ -303,6 +305,13 @@ def test_a_dead_block_has_no_shares():
 def test_errors(bundled, given, error, words):
     with pytest.raises(error, match=words):
         tr.explain(bundled, **({"image": DATA / "chelsea.jpg"} | given))
+
+
+def test_block_and_label_may_be_positional():
+    """The four arguments before those that have names only are these, in this order."""
+    kinds = inspect.signature(tr.explain).parameters
+    places = [name for name, one in kinds.items() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert places == ["model", "image", "block", "label"]
 
 
 def test_a_class_by_name_or_number(bundled):

@@ -270,6 +270,15 @@ def test_the_command(explained, tmp_path, capsys):
     assert main(["explain", str(out), "-o", str(out), "--force"]) == 2
 
 
+def test_too_many_classes_are_refused_before_a_model_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tinyresnext.inference.files.load", None)
+    words = ["explain", str(DATA / "chelsea.jpg"), "-o", str(tmp_path / "a.html"), "--top"]
+    assert main([*words, "21"]) == 2
+    assert "--top is 21; give a whole number of classes from 1 to 20" in capsys.readouterr().err
+    with pytest.raises(TypeError):  # the model would be loaded
+        main([*words, "20"])
+
+
 @pytest.mark.slow
 def test_a_large_network():
     """ResNeXt-50: 16 blocks of 32 paths. The weights do not matter for the size."""

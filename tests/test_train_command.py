@@ -238,6 +238,39 @@ def test_words_that_are_no_files_of_a_command(capsys, words, unknown):
     assert unknown in said
 
 
+@pytest.mark.parametrize(
+    ("words", "name", "found"),
+    [
+        ("train data --depth 20 --loss sigmoid", "head", "sigmoid"),
+        ("finetune data --loss softmax", "head", "softmax"),
+        ("train data --balance --depth 20", "balance", "weights"),
+        ("train data --balance sampling", "balance", "sampling"),
+        ("train data --balance none", "balance", "none"),
+        ("train data", "balance", None),
+        ("finetune data --balance", "balance", "weights"),
+        ("convert a.pth --blur-pool", "blur_pool", "binomial"),
+        ("convert a.pth --blur-pool --half a.h5", "blur_pool", "binomial"),
+        ("convert a.pth --blur-pool average", "blur_pool", "average"),
+        ("convert a.pth", "blur_pool", None),
+    ],
+)
+def test_options_that_need_no_word_and_other_names(words, name, found):
+    assert vars(cli.parse(words.split()))[name] == found
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("train --balance images.zip", "if it is DATA, give it before the option"),
+        ("convert --blur-pool a.pth", "if it is SRC or DST.h5, give it before the option"),
+    ],
+)
+def test_a_file_behind_an_option_that_needs_no_word(capsys, words, remedy):
+    with pytest.raises(SystemExit):
+        cli.parse(words.split())
+    assert remedy in capsys.readouterr().err
+
+
 def help_of(name):
     """What ``--help`` prints for a command."""
     _, commands = cli.parsers()

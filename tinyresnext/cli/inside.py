@@ -55,7 +55,11 @@ def _add_explain(c: argparse.ArgumentParser) -> None:
         help="the block whose paths are left out one by one, such as layer3.1 (the last one)",
     )
     c.add_argument(
-        "--top", type=positive, default=5, metavar="N", help="classes that are explained (5)"
+        "--top",
+        type=positive,
+        default=5,
+        metavar="N",
+        help="how many of the most probable classes are explained, at most 20 (5)",
     )
     add_device(c)
     add_force(c, "the page")
@@ -66,13 +70,15 @@ def _explain(a: argparse.Namespace) -> int:
     from ..explanation.explain import MOST_CLASSES, explain
     from ..explanation.explanation import PAGES
     from ..explanation.report.page import check_size
+    from ..images.checks import whole_number
     from ..inference.files import load
 
     check_ending(a.out, PAGES, "a page (HTML)")
+    whole_number("--top", a.top, 1, MOST_CLASSES, " of classes")  # before a model is loaded
     page = target(a.out, a.force, not_over=a.image)
     check_not_read(page, [a.model])
     model = load(a.model, a.device, a.threads)
-    check_size(model.spec, min(a.top, MOST_CLASSES), a.block)
+    check_size(model.spec, a.top, a.block)
     with announce_compiling(model.ops):
         found = explain(model, a.image, block=a.block, label=a.label, top=a.top)
     found.save(page)

@@ -106,16 +106,18 @@ def channels(text: str) -> tuple[float, ...]:
     return values
 
 
-def word(known: Iterable[str]) -> Callable[[str], str]:
+def word(known: Iterable[str], file: str = "") -> Callable[[str], str]:
     """Return a function that returns a known word, and whose error names the nearest one.
 
-    The ``choices`` of argparse would only list them all.
+    The ``choices`` of argparse would only list them all. An option that needs no word takes a file
+    behind it for one: ``file`` is what the help calls such a file, which the error then names.
     """
     words = tuple(known)
+    before = f"; if it is {file}, give it before the option" if file else ""
 
     def read(text: str) -> str:
         if text not in words:
-            raise argparse.ArgumentTypeError(f"{text!r} is unknown: {one_of(text, words)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is unknown: {one_of(text, words)}{before}")
         return text
 
     return read
@@ -250,11 +252,11 @@ def add_stem(command: argparse.ArgumentParser, help: str) -> None:
     command.add_argument("--stem", type=word(STEMS), metavar=braces(STEMS), help=help)
 
 
-def add_head(command: argparse.ArgumentParser, help: str) -> None:
-    """Add ``--head``."""
+def add_head(command: argparse.ArgumentParser, help: str, *others: str) -> None:
+    """Add ``--head``, perhaps with other names."""
     from ..network.spec import HEADS
 
-    command.add_argument("--head", type=word(HEADS), metavar=braces(HEADS), help=help)
+    command.add_argument("--head", *others, type=word(HEADS), metavar=braces(HEADS), help=help)
 
 
 def add_untold(command: argparse.ArgumentParser) -> None:
@@ -263,10 +265,12 @@ def add_untold(command: argparse.ArgumentParser) -> None:
 
     command.add_argument(
         "--blur-pool",
-        type=word(BLUR_POOLS),
+        nargs="?",
+        const="binomial",
+        type=word(BLUR_POOLS, "SRC or DST.h5"),
         metavar=braces(BLUR_POOLS),
-        help="what strides in place of convolutions: a binomial filter (resnetblur), or the mean "
-        "of 2x2 values (timm's names with aa) (none)",
+        help="what strides in place of convolutions: a binomial filter (resnetblur), which the "
+        "option alone means too, or the mean of 2x2 values (timm's names with aa) (none)",
     )
     command.add_argument(
         "--output-stride",

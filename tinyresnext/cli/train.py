@@ -130,6 +130,7 @@ def _add_run(c: argparse.ArgumentParser) -> None:
         c,
         "what the outputs mean: one class for each image, or labels with probabilities of their "
         "own (softmax; for a table of several labels, sigmoid)",
+        "--loss",
     )
     add_broken(c)
     add_device(c)

@@ -26,7 +26,7 @@ from .maps import class_activation, grad_cam, strongest
 from .paths import projections
 from .recorded import COPIES, Recorded, record
 
-__all__ = ["explain"]
+__all__ = ["MOST_CLASSES", "explain"]
 
 CHANNELS = 6  # of each stage: as many as stand in a row
 MOST_CLASSES = 20
@@ -35,9 +35,9 @@ MOST_CLASSES = 20
 def explain(
     model: Model,
     image: Picture,
-    *,
     block: str | None = None,
     label: str | int | None = None,
+    *,
     top: int = 5,
 ) -> Explanation:
     """Explain what a network did with one image, above all with the paths of its blocks.

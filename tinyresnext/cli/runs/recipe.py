@@ -53,7 +53,16 @@ def add_recipe(c: argparse.ArgumentParser, usual: str, *, first_weights: bool) -
                 group.add_argument(flag, dest=name, action=boolean, default=None, help=help)
             else:
                 value, metavar = _value(name, option.kind)
-                group.add_argument(flag, dest=name, type=value, metavar=metavar, help=help)
+                alone = option.kind.alone if isinstance(option.kind, Choice) else ""
+                group.add_argument(
+                    flag,
+                    dest=name,
+                    nargs="?" if alone else None,
+                    const=alone or None,
+                    type=value,
+                    metavar=metavar,
+                    help=help,
+                )
 
 
 def _flag(name: str, option: Option) -> str:
@@ -64,7 +73,7 @@ def _flag(name: str, option: Option) -> str:
 def _value(name: str, kind: Kind) -> tuple[Callable[[str], Any], str]:
     """Return what reads the value of a setting, and what stands for the value in the help."""
     if isinstance(kind, Choice):
-        return word(kind.words), braces(kind.words)
+        return word(kind.words, "DATA" if kind.alone else ""), braces(kind.words)
 
     def read(text: str) -> Any:
         try:

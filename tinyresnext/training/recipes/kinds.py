@@ -77,10 +77,11 @@ class Real(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """One of a few words."""
+    """One of a few words; ``alone`` is what the option means without one, if it may stand so."""
 
     words: tuple[str, ...]
     metavar: str = ""
+    alone: str = ""
 
     def parse(self, text: str) -> str:
         """Return the word that was typed."""

@@ -62,8 +62,9 @@ class Loss:
     )
     balance: str = setting(
         "none",
-        Choice(("none", "weights", "sampling")),
-        "for classes of few images: nothing, a higher weight of their losses, or more draws",
+        Choice(("none", "weights", "sampling"), alone="weights"),
+        "for classes of few images: nothing, a higher weight of their losses, which the option "
+        "alone means too, or more draws",
     )
     teacher_weight: float = setting(
         0.0,

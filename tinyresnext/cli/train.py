@@ -173,7 +173,6 @@ def _train(a: argparse.Namespace) -> int:
         # Files are decoded in colour.
         channels = 3 if dataset.pixels is None else dataset.pixels.shape[3]
         spec = headed(replace(asked, channels=channels), dataset, a.head)
-        preprocess = preprocess_of(a, usual_preprocess(spec, chosen))
         model = train(
             spec,
             dataset,
@@ -181,7 +180,7 @@ def _train(a: argparse.Namespace) -> int:
             a.out,
             validation=validation,
             teacher=teachers_of(a),
-            preprocess=preprocess,
+            preprocess=preprocess_of(a, usual_preprocess(spec, chosen)),
             device=a.device,
             threads=a.threads,
             resume=a.resume,

@@ -5,7 +5,8 @@ left. A sum of k products of float16, each exact in float32, errs by ``k 2^-23``
 their magnitudes: twice the bound of `test_ops`, since NVIDIA does not say that tensor cores round
 to nearest. The result is then rounded once: by ``2^-11`` of itself, or half of the smallest step.
 In bfloat16, which has three bits less, it is ``2^-8`` of itself. Its kernels are those of float16
-with another type; on a GPU every case runs in both, on emulators some do in bfloat16.
+with another type; on a GPU every case runs in both, on emulators some do in bfloat16, with which
+every kernel is executed.
 """
 
 from __future__ import annotations
@@ -146,12 +147,19 @@ def three(ops, case: Conv):
     return ops.download(found), want, size, case.terms, ops
 
 
+WIDE = "r101 64x4d widest"  # the one of more than 1,024 filters that emulators run
+ANYWHERE = [  # by float32's multiply-adds, and by tensor cores
+    Conv("groups of 8", (1, 5, 9, 16), 16, 3, 1, 1, 2, "bias residual relu"),
+    Conv("3x3", (1, 5, 6, 16), 16, 3, 1, 1, epilogue="bias residual relu"),
+]
+
 # --- values ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CONVS, ids=ident)
 def test_conv2d(half, case: Conv, request):
-    if case.c_out > 1024 and "emulated" in request.node.callspec.params["half"]:
+    left_out = case.c_out > 1024 and case.name != WIDE
+    if left_out and "emulated" in request.node.callspec.params["half"]:
         pytest.skip("narrower layers have the same kernels, and the emulators are slow")
     assert inside(*three(half, case))
 
@@ -160,8 +168,11 @@ def test_conv2d(half, case: Conv, request):
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_every_tile(half, tile, kernel: int, monkeypatch):
     monkeypatch.setattr(tensor, "TILES", {tile: 1.0})
-    case = Conv("tile", (1, 10, 15, 40), 136, kernel, 1, kernel // 2, epilogue="bias residual relu")
-    assert inside(*three(half, case))
+    """Rows of 144 filters end in their tile, those of 136 are no whole sectors and end later."""
+    channels, end = 40 if kernel == 1 else 16, "bias residual relu"
+    for c_out in (144, 136):
+        case = Conv("tile", (1, 10, 15, channels), c_out, kernel, 1, kernel // 2, epilogue=end)
+        assert inside(*three(half, case))
 
 
 @pytest.mark.parametrize("case", [CONVS[1], CONVS[2]], ids=ident)
@@ -171,6 +182,23 @@ def test_a_weight_that_is_not_packed_makes_the_same_bits(half, case):
     found = half.conv2d(up(half, x), there, **case.attrs)
     packed = half.conv2d(up(half, x), half.pack(there, case.groups), **case.attrs)
     assert np.array_equal(half.download(found), half.download(packed))
+
+
+@pytest.mark.parametrize("case", ANYWHERE, ids=ident)
+def test_arrays_may_begin_anywhere(half, case):
+    """What does not begin at a multiple of 16 bytes is read and stored in smaller words."""
+    x, weight, bias, residual = conv_data(case, result_shape(case))
+
+    def shifted(array):
+        flat = np.concatenate([np.full(1, np.nan, np.float32), array.reshape(-1)])
+        return half.view(up(half, flat), array.shape, 1)
+
+    packed, out = half.pack(half.upload(weight), case.groups), shifted(np.zeros_like(residual))
+    attrs = {**case.attrs, "relu": True}
+    half.conv2d(shifted(x), packed, half.upload(bias), residual=shifted(residual), out=out, **attrs)
+    given = up(half, x), packed, half.upload(bias)
+    want = half.download(half.conv2d(*given, residual=up(half, residual), **attrs))
+    assert np.array_equal(half.download(out), want)
 
 
 @pytest.mark.parametrize("dilation", [1, 2])
@@ -373,6 +401,9 @@ def test_the_tile_is_large_where_there_is_much_work_and_small_where_blocks_are_f
 BRAIN = [  # by float32's multiply-adds, and by tensor cores
     Conv("groups of 8", (1, 5, 9, 16), 16, 3, 1, 1, 2, "bias residual relu"),
     Conv("3x3, filled up, folded", (2, 5, 6, 3), 21, 3, 1, 1, epilogue="bias residual relu"),
+    Conv("groups of 8, stride", (1, 6, 7, 16), 16, 3, 2, 1, 2, "bias"),
+    Conv("dilated", (1, 5, 6, 8), 16, 3, 1, 2, 1, "bias residual relu", dilation=2),
+    Conv("narrowed", (1, 4, 5, 12), 20, epilogue="residual"),
 ]
 
 
@@ -381,9 +412,23 @@ def test_convolutions_in_bfloat16(brain, case: Conv):
     assert inside(*three(brain, case))
 
 
+@pytest.mark.parametrize("tile", tensor.TILES, ids=str)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_every_tile_in_bfloat16(brain, tile, kernel: int, monkeypatch):
+    test_every_tile(brain, tile, kernel, monkeypatch)
+
+
+@pytest.mark.parametrize("case", ANYWHERE, ids=ident)
+def test_arrays_may_begin_anywhere_in_bfloat16(brain, case):
+    test_arrays_may_begin_anywhere(brain, case)
+
+
 def test_the_other_ops_in_bfloat16(brain):
     test_relu_and_add(brain, ANY_SHAPES[-1])
     test_pools(brain, POOLS[0])
+    test_blur_pool(brain, *BLURS[1])
+    test_mean_pool(brain, MEAN_SHAPES[1])
+    test_batch_norm(brain, CHANNEL_SHAPES[0])
     test_excite(brain, SCALED[0], "residual relu")
     for sizes in ((2, 40, 10), (10, 40, 10)):
         test_logits_are_not_rounded(brain, sizes, "16 bits")

@@ -1,8 +1,8 @@
 """Convolutions of integers on the backend of GPUs: the reference's bits, on emulators and on a GPU.
 
 Sums are exact, and what follows them is one operation in float32 after the other. So every result
-is compared bit by bit, and a difference is a mistake. On a GPU all cases of `test_integer_ops` run
-with all ends; on emulators one for each kernel.
+is compared bit by bit, and a difference is a mistake. All cases of `test_integer_ops` run with all
+ends, but for those that are slow on emulators: there a few ends are enough.
 """
 
 from __future__ import annotations
@@ -43,19 +43,30 @@ UNSIGNED, SIGNED = False, True
 RELU = UNSIGNED, np.uint8, True, 0.02
 LINEAR = SIGNED, np.int8, False, 0.02
 REAL = SIGNED, None, False, None
-FEW = [  # a case for each kernel
-    ("1x1", *RELU),
-    ("groups that widen", *LINEAR),
-    ("5 x 2 kernel", *RELU),  # sums are ended later
-    ("3x3 of groups of 4", *RELU),
-    ("3x3 of groups of 4, stride", *REAL),
+ENDS = [
+    (signed, *end)
+    for signed in (UNSIGNED, SIGNED)
+    for end in (RELU[1:], LINEAR[1:], REAL[1:], (np.uint8, True, None))
 ]
+EMULATORS = {"fibers", "ptx"}
+SLOW = {  # on emulators, with a tile for each of many groups
+    "3x3 of groups of 1",
+    "3x3 of groups of 2",
+    "3x3 of groups of 6",
+    "groups that widen",
+}
 
 
 @pytest.fixture(scope="module", params=BOTH)
 def device(request):
     """Return the backend on the emulator that is asked for, and on a GPU."""
     return request.getfixturevalue(request.param).backend
+
+
+def tile_case(tile, kernel: int, c_in: int, more: int):
+    """Return a case of a tile and a part of one in each direction."""
+    x = 1, 3, tile.BM // 3 + 2, c_in
+    return (*x, tile.BN + more, kernel, 1, kernel // 2, 1)
 
 
 def computed(ops, case, signed, other, relu, scale):
@@ -77,29 +88,23 @@ def computed(ops, case, signed, other, relu, scale):
     return ops.download(made), wanted
 
 
-@pytest.mark.parametrize(("case", "signed", "other", "relu", "scale"), FEW)
-def test_the_same_bits(device, case, signed, other, relu, scale):
-    found, wanted = computed(device, case, signed, other, relu, scale)
-    assert found.dtype == wanted.dtype
-    assert np.array_equal(found, wanted)
-
-
-@pytest.mark.gpu
 @pytest.mark.parametrize("case", CASES)
-def test_every_case_with_every_end(gpu, case):
-    kinds = (RELU[1:], LINEAR[1:], REAL[1:], (np.uint8, True, None))
-    for signed, end in itertools.product((UNSIGNED, SIGNED), kinds):
-        found, wanted = computed(gpu, case, signed, *end)
+def test_the_same_bits(device, case):
+    for end in ENDS[::3] if case in SLOW and device.machine.name in EMULATORS else ENDS:
+        found, wanted = computed(device, case, *end)
         assert found.dtype == wanted.dtype
-        assert np.array_equal(found, wanted)
+        assert np.array_equal(found, wanted), end
 
 
-@pytest.mark.gpu
+@pytest.mark.parametrize("signed", [UNSIGNED, SIGNED], ids=["unsigned", "signed"])
+@pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize("tile", product.TILES, ids=str)
-def test_every_tile(gpu, tile, monkeypatch):
+def test_every_tile(device, tile, kernel, signed, monkeypatch):
+    """Cut on both sides, with each end: bytes, float32, and sums that another kernel ends."""
     monkeypatch.setattr(product, "TILES", {tile: 1.0})
-    for case in ("many positions", "5 x 2 kernel"):
-        assert np.array_equal(*computed(gpu, case, *RELU))
+    for more, end in ((8, RELU), (8, REAL), (6, LINEAR)):
+        monkeypatch.setitem(CASES, "tile", tile_case(tile, kernel, 20, more))
+        assert np.array_equal(*computed(device, "tile", signed, *end[1:])), end
 
 
 @pytest.mark.parametrize(("kind", "signed"), [(np.uint8, False), (np.int8, True)])
@@ -198,6 +203,20 @@ def test_whole_sectors_are_moved(case, end, monkeypatch):
     assert np.array_equal(*computed(ops, name, *end))
     there = ops.quantise(ops.upload(np.ones((2, 4, 4, 64), np.float32)), scale=0.1)
     ops.dequantise(there, scale=0.1)
+    moved(ops.machine)
+
+
+@on_device
+@pytest.mark.usefixtures("nvvm")
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("tile", product.TILES, ids=str)
+def test_whole_sectors_are_moved_by_every_tile(tile, kernel, monkeypatch):
+    from test_cuda_counts import counting, moved
+
+    monkeypatch.setattr(product, "TILES", {tile: 1.0})
+    monkeypatch.setitem(CASES, "tile", tile_case(tile, kernel, 64, 32))
+    ops = cuda.CudaBackend(counting(1))
+    assert np.array_equal(*computed(ops, "tile", *RELU))
     moved(ops.machine)
 
 

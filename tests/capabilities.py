@@ -33,6 +33,8 @@ class Several(PtxMachine):
     ----------
     launched : set of Kernel
         Since it was cleared.
+    executed : set of str
+        The names of all kernels that came to their end (see `executed.py`).
     equal : dict
         For each kernel and other capability whether its PTX is that of the first.
     """
@@ -43,11 +45,13 @@ class Several(PtxMachine):
         self.capabilities = capabilities
         self.equal: dict[tuple[Kernel, Capability], bool] = {}
         self.launched: set[Kernel] = set()
+        self.executed: set[str] = set()
 
     def launch(self, launch: Launch) -> None:
         """Run a kernel to its end, and note it."""
         self.launched.add(launch.kernel)
         super().launch(launch)
+        self.executed.add(launch.kernel.name)
 
     def others(self) -> list[Capability]:
         """Return for which capabilities a kernel of those launched is other PTX."""

@@ -11,13 +11,16 @@ import pytest
 
 pytest.importorskip("numba.cuda")
 
+from assembled import kernels
 from capabilities import Several
+from executed import missing
 from llvmlite import ir
 from numba import cuda
 from numba.core import types
 from planted import THREADS, kernel
 
 import tinyresnext
+from tinyresnext.emulator.fault import KernelFault
 from tinyresnext.ops.cuda.runtime.arrays import download, empty, upload
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, int32
 from tinyresnext.ops.cuda.runtime.machine import Launch
@@ -63,6 +66,20 @@ def test_equal_ptx_is_executed_once():
     machine.again(lambda: called.append(machine.capability))
     assert called == []
     assert machine.said() == ["sm_90: 1 of 1 kernels are the same PTX; executed again: none"]
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_kernels_that_ran_are_known_by_name():
+    machine, one = Several([(8, 0)]), kernel(copies)
+    with pytest.raises(KernelFault):
+        machine.launch(Launch(one, 1, (upload(machine, X[:3]), empty(machine, X.shape), 1)))
+    assert machine.executed == set()
+    copied(machine, one)
+    assert machine.executed == {one.name}
+    names = {kernel.name for kernel in kernels()}
+    assert missing(names, (8, 0)) == []
+    assert missing(names - {"relu", "relu_b"}, (7, 5)) == ["relu"]
 
 
 @pytest.mark.device

@@ -2,7 +2,8 @@
 
 `tests/test_ops.py` and `tests/test_backward.py` run the whole list of cases on it (``pytest -m
 device``). Here are those that concern only this backend: the choice of tiles, the parts of a long
-sum, arrays that begin anywhere. The bounds are those of `test_ops`.
+sum, arrays that begin anywhere. The bounds are those of `test_ops`. What is about addresses, and
+the tiles that few processors would not choose, runs on the emulator that is asked for, as there.
 """
 
 from __future__ import annotations
@@ -46,6 +47,13 @@ def conv2d(device: FiberMachine, case: Conv, *, lead: int = 0):
     relu = "relu" in case.epilogue
     ops.conv2d(x, weight, bias, **case.attrs, residual=residual, relu=relu, out=out)
     return ops.download(out), *bounded_conv(case, *arrays)
+
+
+def tile_case(kernel: int) -> Conv:
+    """Return a case whose tiles are cut on both sides, and end their sums themselves."""
+    channels = 40 if kernel == 1 else 12
+    end = "bias residual relu"
+    return Conv("tile", (1, 10, 15, channels), 136, kernel, 1, kernel // 2, epilogue=end)
 
 
 def place(ops, array: np.ndarray | None, lead: int) -> DeviceArray | None:
@@ -105,11 +113,12 @@ def test_the_order_of_threads_changes_no_bit(case: Conv):
 
 @pytest.mark.device
 @pytest.mark.parametrize("case", CASES, ids=ident)
-def test_arrays_may_begin_anywhere(case: Conv):
+def test_arrays_may_begin_anywhere(emulated, case: Conv):
     """Weights in training are parts of one flat array; 16 bytes are loaded only where that goes."""
-    y, want, bound = conv2d(machine(), case, lead=1)
+    device = emulated.backend.machine
+    y, want, bound = conv2d(device, case, lead=1)
     assert inside(y, want, bound)
-    for gradient, want, bound in zip(*gradients(machine(), case, lead=3), strict=True):
+    for gradient, want, bound in zip(*gradients(device, case, lead=3), strict=True):
         assert inside(gradient, want, bound)
 
 
@@ -124,10 +133,12 @@ def test_other_capabilities(capability):
 @pytest.mark.device
 @pytest.mark.parametrize("tile", gemm.TILES, ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
-def test_every_tile_of_a_product(tile, kernel: int, monkeypatch):
+def test_every_tile_of_a_product(emulated, tile, kernel: int, monkeypatch):
+    """A part of the depth would be ended by another kernel; one processor makes none."""
+    device = emulated.backend.machine
+    monkeypatch.setattr(device, "multiprocessors", 1)
     monkeypatch.setattr(gemm, "TILES", {tile: 1.0})
-    case = Conv("tile", (1, 10, 15, 36), 132, kernel, 1, kernel // 2, epilogue="bias residual relu")
-    y, want, bound = conv2d(machine(multiprocessors=1), case)
+    y, want, bound = conv2d(device, tile_case(kernel))
     assert inside(y, want, bound)
 
 

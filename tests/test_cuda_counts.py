@@ -15,6 +15,7 @@ from op_cases import Conv, ident
 
 from tinyresnext.emulator.ptx import PtxMachine
 from tinyresnext.ops.cuda import CudaBackend
+from tinyresnext.ops.cuda.conv import gemm
 from tinyresnext.ops.cuda.elementwise import accumulate
 from tinyresnext.ops.cuda.pool.average import bind_avg_pool2d_backward
 from tinyresnext.ops.cuda.runtime.kernel import Kernel, floats, int32
@@ -98,6 +99,16 @@ def test_convolutions(case: Conv):
     machine = counting()
     convolutions.conv2d(machine, case)
     convolutions.gradients(machine, case)
+    moved(machine)
+
+
+@pytest.mark.parametrize("tile", gemm.TILES, ids=str)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_every_tile_of_a_product(tile, kernel: int, monkeypatch):
+    """Of cases this small, eight processors would choose the two smallest alone."""
+    monkeypatch.setattr(gemm, "TILES", {tile: 1.0})
+    machine = counting(1)
+    convolutions.conv2d(machine, convolutions.tile_case(kernel))
     moved(machine)
 
 

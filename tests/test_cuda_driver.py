@@ -138,13 +138,25 @@ def test_limits_are_those_of_launches_that_are_started_together(fake, monkeypatc
 
 
 @pytest.mark.device
-def test_every_value_is_read_once_when_the_limit_is_measured(fake):
-    machine, x, readers = backend("cuda").machine, np.arange(5 * peak.SIDE_BY_SIDE) % 7, 2
+def test_every_value_is_read_once_when_the_limit_is_measured(emulated):
+    machine, x, readers = emulated.backend.machine, np.arange(5 * peak.SIDE_BY_SIDE) % 7, 2
     there = arrays.upload(machine, x.astype(np.float32))
     out = arrays.empty(machine, (readers * peak.THREADS,))
     given = (there, out, x.size, readers * peak.SIDE_BY_SIDE)
     machine.launch(Launch(peak.read_kernel(), readers, given))
     assert arrays.download(out).sum() == x.sum()
+
+
+@pytest.mark.device
+def test_multiply_adds_are_as_many_as_are_counted_when_the_limit_is_measured(emulated):
+    """Each sum halves its distance from 2 in each round."""
+    machine, rounds = emulated.backend.machine, 2 * peak.UNROLLED
+    out = arrays.empty(machine, (2 * peak.THREADS,))
+    machine.launch(Launch(peak.multiply_kernel(), 2, (out, 0.5, 1.0, rounds)))
+    sums = np.arange(peak.CHAINS, dtype=np.float32)
+    for _ in range(rounds):
+        sums = sums * np.float32(0.5) + np.float32(1)
+    assert (arrays.download(out) == sums.sum()).all()
 
 
 @pytest.mark.parametrize(

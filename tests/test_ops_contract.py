@@ -206,6 +206,22 @@ def test_refused_by_the_contract_and_every_backend_in_the_same_words(case: str):
     assert len(messages) == 1
 
 
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_the_backend_of_gpus_in_the_words_of_the_contract(case: str):
+    """Nothing is compiled: what is refused never becomes a launch."""
+    op, args, attrs, words = REFUSED[case]
+    on_device = pytest.importorskip("on_device")
+    from tinyresnext.emulator.ptx import PtxMachine
+    from tinyresnext.ops import cuda
+
+    messages = set()
+    for module in (shapes, on_device.OnDevice(cuda.backend(PtxMachine()))):
+        with pytest.raises(ValueError, match=words) as caught:
+            getattr(module, op)(*args, **attrs)
+        messages.add(str(caught.value))
+    assert len(messages) == 1
+
+
 @pytest.mark.parametrize(
     ("op", "attrs"),
     [

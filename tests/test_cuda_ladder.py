@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from importlib import import_module
+from importlib.metadata import version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,6 +100,29 @@ def test_costs_fall_from_rung_to_rung(ladder):
     )
     assert loops.memory > 5 * neighbours.memory > 5 * shared.memory
     assert loops.shared == 0 < shared.shared
+
+
+@pytest.mark.device
+@pytest.mark.usefixtures("nvvm")
+def test_the_table_of_the_readme_is_what_the_program_prints(ladder, capsys):
+    """The figures are of the compiler that the README names, with numba-cuda."""
+    pytest.importorskip("numba_cuda")
+    text = (FOLDER.parent / "README.md").read_text("utf-8").split("## The ladder")[1]
+    found = re.search(r"with NVVM ([\d.]+\d)", text)
+    if version("nvidia-nvvm") != found[1]:
+        pytest.skip(f"the figures are of NVVM {found[1]}, and this is {version('nvidia-nvvm')}")
+    rows = re.findall(r"^\| \d \| .+", text, re.M)
+    assert ladder.main([]) == 0
+    *_, last = printed = capsys.readouterr().out.splitlines()
+    counted = [line.split()[1:] for line in printed if line.startswith("rung_")]
+    assert [row.replace(" %", "%").split(" | ")[2:] for row in map(cells, rows)] == counted
+    launches = re.search(r"for one image is (\d+) launches", text)
+    assert f": {launches[1]} launches" in last
+
+
+def cells(row: str) -> str:
+    """Return a row of a table without its ends."""
+    return row.removeprefix("| ").removesuffix(" |")
 
 
 @by_fibers

@@ -32,7 +32,7 @@ pytestmark = [pytest.mark.device, by_fibers]
 ORDERS = ("ascending", "descending")
 TIMES = 4  # of the reference's own error in float32
 SEEDS = 6  # of mini-batches to try
-OPENED = 1e-4  # a larger error of a gradient comes from a ReLU, and not from roundings
+CROSSED = 1e-4  # a value that is further from zero is not moved across it by roundings
 RESNEXT14 = Spec((1, 1, 1, 1), 32, 4, 10)  # every kind of layer of ResNeXt-50
 
 
@@ -103,23 +103,24 @@ def test_a_step_of_training(name):
     """Every gradient is as near as the reference's own in float32 usually are.
 
     A value that rounding moves across zero opens or closes a ReLU: then all gradients before it are
-    off by a thousandth, here or there, whatever computes them. So one of a few mini-batches counts,
-    and those do not where that happened to the reference in float32.
+    off by a thousandth, whatever computes them. So a mini-batch where that happened, to the GPU or
+    to the reference in float32, says nothing of gradients, and another one is taken; the first one
+    where all ReLUs are as in float64 has to be within the bound.
     """
     backends = [cuda.backend(machine(order)) for order in ORDERS]
-    times = []
     for seed in range(SEEDS):
-        times.append(_times_off(name, seed, backends))
-        if times[-1] is not None and times[-1] <= TIMES:
+        times = _times_off(name, seed, backends)
+        if times is not None:
+            assert times <= TIMES
             return
-    raise AssertionError(times)
+    raise AssertionError(f"in each of {SEEDS} mini-batches a ReLU opened or closed")
 
 
 def _times_off(name: str, seed: int, backends: list) -> float | None:
     """Return how many times the reference's error in float32 any gradient is off.
 
-    That error is the larger of the gradient's own and of the median of all; None where it opened a
-    ReLU.
+    That error is the larger of the gradient's own and of the median of all; None where a ReLU is
+    not as in float64.
     """
     spec, params, shape = network(name)
     x, labels = images(shape, seed), np.arange(shape[0]) % spec.classes
@@ -127,9 +128,10 @@ def _times_off(name: str, seed: int, backends: list) -> float | None:
     plain = Step(params, spec, shape, reference, smoothing=0.1)
     loss, logits = exact(x.astype(np.float64), labels)
     _, roughly = plain(x, labels)
-    own = [apart(plain.gradients[key], want) for key, want in exact.gradients.items()]
-    if max(own) > OPENED:
+    rectified, same = _rectified(exact, reference), True
+    if not _opens_the_same(_rectified(plain, reference), rectified):
         return None
+    own = [apart(plain.gradients[key], want) for key, want in exact.gradients.items()]
     found = []
     for ops in backends:
         there = {key: ops.upload(value) for key, value in params.items()}
@@ -141,6 +143,7 @@ def _times_off(name: str, seed: int, backends: list) -> float | None:
         gradients = {key: ops.download(value) for key, value in step.gradients.items()}
         statistics = {key: ops.download(value) for key, value in step.statistics.items()}
         found.append(gradients | statistics)
+        same = _opens_the_same(_rectified(step, ops), rectified) and same
     for key, value in found[0].items():
         assert np.array_equal(value, found[1][key]), key
     errors = [apart(found[0][key], want) for key, want in exact.gradients.items()]
@@ -148,7 +151,28 @@ def _times_off(name: str, seed: int, backends: list) -> float | None:
         for one, other in zip(found[0][key], want, strict=True):
             assert np.abs(one - other).max() <= 1e-5 * np.abs(other).max(), key
     usual = float(np.median(own))
-    return max(error / max(one, usual) for error, one in zip(errors, own, strict=True))
+    times = max(error / max(one, usual) for error, one in zip(errors, own, strict=True))
+    return times if same else None
+
+
+def _rectified(step: Step, ops) -> dict[str, np.ndarray]:
+    """Return what every ReLU made of the last mini-batch; it is computed again, call by call."""
+    made = {}
+    for name, value, run in step._forward:
+        run()
+        if name.rpartition(".")[2].startswith("relu"):
+            made[name] = np.array(ops.download(value))
+    return made
+
+
+def _opens_the_same(found: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> bool:
+    """Return whether the same values are above zero; those that are not are off by roundings."""
+    assert found.keys() == want.keys()
+    assert len(want) > 3
+    differs = {key: (found[key] > 0) != (want[key] > 0) for key in want}
+    for key, there in differs.items():
+        assert np.abs(found[key] - want[key])[there].max(initial=0) <= CROSSED, key
+    return not any(there.any() for there in differs.values())
 
 
 @pytest.mark.parametrize("case", CASES, ids=ident)

@@ -2,15 +2,18 @@
 
 ``python benchmarks/gpu_on_paper.py`` writes a table for `benchmarks/LOG.md`. No GPU is needed. A
 plan of the network is made for a machine that computes nothing, so the launches are those that a
-GPU would get. Of each step it takes the larger of two times:
+GPU would get. Of each step it takes the largest of three times:
 
 * its multiply-adds, with those of zeros that fill up channels and slices, at the stated peak times
   the share of multiply-adds in the kernel's loop (what NVIDIA's assembler wrote,
   `tests/assembled.json`), times the part of the multiprocessors that have a block in the last round
   too;
+* of a matrix product, its wavefronts of shared memory, one in a cycle of a multiprocessor, times
+  the same part of them;
 * its bytes, each array once, at the stated bandwidth.
 
-The roofline beside it has the same without zeros, shares and rounds. Caches, latency, occupancy and
+The roofline beside it has the same without zeros, shares, wavefronts and rounds. It is the forward
+pass of inference only, and no step of training. Caches, latency, occupancy and
 what lies between two kernels are left out, so a GPU is slower. The stated figures are of NVIDIA's
 data sheet of the H100 SXM: 67 TFLOP/s in float32 without tensor cores, 3.35 TB/s, 132
 multiprocessors.
@@ -84,6 +87,18 @@ def share(kernel: Any) -> float:
     return float(SHARES[f"{kernel.name} sm_90"]["ffma"] / 100)
 
 
+def wavefronts(kernel: Any) -> float:
+    """Return the time of a product's wavefronts, as a multiple of that of its multiply-adds.
+
+    A cycle of a multiprocessor has one wavefront, of 128 bytes, or multiply-adds of four warps. A
+    load of 16 bytes is four wavefronts of a warp: for each depth those are ``TM + TN``, for ``TM *
+    TN`` multiply-adds. The others are of the copies, ``BM + BN`` values for each depth of a tile.
+    """
+    if not kernel.name.startswith("gemm"):
+        return 0.0
+    return 4.0 * sum(1 / int(side) for side in kernel.name.split("_")[1].split("x"))
+
+
 def rounds(blocks: int) -> float:
     """Return which part of the multiprocessors is busy, over all rounds of blocks."""
     return blocks / (-(-blocks // PROCESSORS) * PROCESSORS)
@@ -129,7 +144,8 @@ def layers(model: str, batch: int, side: int) -> list[tuple[str, float, float]]:
         work = flops(call.op, [(), weight], out) / PEAK
         traffic = sum(arrays.values()) / BANDWIDTH
         best = max(main, key=lambda one: share(one.kernel) < 1, default=None)
-        slowed = work / (share(best.kernel) * rounds(best.blocks)) if best else work
+        slower = max(1 / share(best.kernel), wavefronts(best.kernel)) if best else 1.0
+        slowed = work * slower / rounds(best.blocks) if best else work
         if best and best.kernel.name.startswith("gemm") and len(weight) == 4:
             slowed *= multiplied(weight, call.attrs.get("groups", 1))
         found.append((call.name or call.op, 1e6 * max(slowed, traffic), 1e6 * max(work, traffic)))

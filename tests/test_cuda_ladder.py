@@ -12,8 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 from on_device import by_fibers
+from op_cases import Conv
+from test_cuda_conv import conv2d
 
 from tinyresnext.emulator.fibers.machine import FiberMachine
+from tinyresnext.emulator.ptx import PtxMachine
 from tinyresnext.ops.contract import Peak
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "ladder_cuda"
@@ -159,3 +162,16 @@ def test_times_on_paper_are_no_shorter_than_the_roofline(monkeypatch):
     assert all(own >= limit > 0 for _, own, limit in rows)
     with pytest.raises(KeyError, match="gemm_1x1"):
         paper.share(SimpleNamespace(name="gemm_1x1"))
+
+
+@pytest.mark.device
+def test_wavefronts_on_paper_are_those_that_are_counted(nvvm, monkeypatch):
+    """They are those of the loop, here of 16 slices; it copies one slice before it multiplies."""
+    monkeypatch.setattr(sys, "path", [str(FOLDER.parent), *sys.path])
+    paper = import_module("gpu_on_paper")
+    machine = PtxMachine(count=True, watched=False)
+    conv2d(machine, Conv("1x1", (1, 8, 4, 256), 16))
+    [name] = [name for name in machine.counters if name.startswith("gemm")]
+    found, kernel = machine.counters[name], SimpleNamespace(name=name)
+    counted = 4 * found.wavefronts / found.instructions["fma.f32"]
+    assert 1 <= counted / paper.wavefronts(kernel) <= 17 / 16

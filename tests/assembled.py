@@ -13,6 +13,7 @@ import pkgutil
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tinyresnext.ops import cuda
 from tinyresnext.ops.cuda.conv import gemm, grouped, outer
 from tinyresnext.ops.cuda.runtime.kernel import Capability, Kernel, bfloats, floats, halves, octets
 from tinyresnext.ops.cuda.tensor import product as tensor
+from tinyresnext.ops.cuda.tensor.integer import grouped as narrow
 from tinyresnext.ops.cuda.tensor.integer import product as integers
 from tinyresnext.ops.cuda.tensor.integer.ends import BYTES, REAL, SUMS
 
@@ -85,15 +87,45 @@ SIZES: dict[str, list[tuple[Any, ...]]] = {
     "slabs_kernel": [(False,), (True,)],
 }
 
+# All that a launcher can ask for, of kernels that are made for sizes and of pairs of types.
+SIDES, FLAGS = range(1, grouped.TAPS + 1), (False, True)
+STRIDES = [(s if grouped.columns_of(s) > 1 else 1, grouped.columns_of(s)) for s in (1, 2, 3)]
+TYPES = (floats, halves, bfloats)
+ALL: dict[str, list[tuple[Any, ...]]] = {
+    **SIZES,
+    "grouped_kernel": [
+        (k_h, k_w, *stride, align, kind)
+        for k_h, k_w, stride, align, kind in product(SIDES, SIDES, STRIDES, (16, 4), TYPES)
+    ],
+    "grouped_outer_kernel": [
+        (k_w, *stride, align) for k_w, stride, align in product(SIDES, STRIDES, (16, 4))
+    ],
+    "tensor_kernel": [
+        (tile, point, of, to)
+        for tile, point, of in product(tensor.TILES, FLAGS, (halves, bfloats))
+        for to in (of, floats)
+    ],
+    "dot_kernel": list(product(integers.TILES, FLAGS, (0, 1), (BYTES, REAL, SUMS))),
+    "grouped_dot_kernel": [
+        (k_h, k_w, *stride, signed, end)
+        for k_h, k_w, stride, signed, end in product(
+            SIDES, SIDES, ((1, narrow.COLUMNS), (2, narrow.COLUMNS), (1, 1)), (0, 1), (BYTES, REAL)
+        )
+    ],
+    "ended_kernel": [(REAL,)],
+    "dots_kernel": list(product(TYPES, TYPES)),
+    "copy_kernel": [*product(TYPES, TYPES), (octets, octets)],
+}
 
-def kernels() -> list[Kernel]:
+
+def kernels(sizes: dict[str, list[tuple[Any, ...]]] = SIZES) -> list[Kernel]:
     """Return every kernel of the backend: what a module calls ``..._kernel`` returns one."""
     found: dict[str, Kernel] = {}
     for info in pkgutil.walk_packages(cuda.__path__, f"{cuda.__name__}."):
         for name, factory in vars(import_module(info.name)).items():
             if name.endswith("_kernel") and hasattr(factory, "cache_info"):
-                sizes = SIZES.get(name, [()]) if inspect.signature(factory).parameters else [()]
-                for one in sizes:
+                made = sizes.get(name, [()]) if inspect.signature(factory).parameters else [()]
+                for one in made:
                     kernel = factory(*one)
                     found[kernel.name] = kernel
     return [found[name] for name in sorted(found)]
@@ -111,6 +143,22 @@ def cases() -> list[tuple[Kernel, Capability]]:
         for kernel in kernels()
         for processor in PROCESSORS
         if processor == cuda.BFLOAT16 or not of_bfloat16(kernel)
+    ]
+
+
+def others() -> list[tuple[Kernel, Capability]]:
+    """Return what can run besides `cases`: other sizes and types, and bfloat16 on a newer GPU.
+
+    For the last processor it is the latter only; of other sizes its PTX is that of the one before.
+    """
+    there, tabled = {key(*case) for case in cases()}, {kernel.name for kernel in kernels()}
+    return [
+        (kernel, processor)
+        for kernel in kernels(ALL)
+        for processor in PROCESSORS
+        if key(kernel, processor) not in there
+        and (processor != PROCESSORS[-1] or kernel.name in tabled)
+        and (processor >= cuda.BFLOAT16 or not of_bfloat16(kernel))
     ]
 
 

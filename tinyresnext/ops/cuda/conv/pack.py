@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import gcd
+from math import gcd, lcm
 from typing import NamedTuple
 
 import numpy as np
@@ -34,7 +34,7 @@ QUARTERS = SLAB // SIDE
 # Weights of a filter that a block copies for `Columns`, at most, and taps that are not divided.
 MOST_VALUES, MOST_TAPS = 160, 64
 COLUMNS_SHARED = (SIDE + 1) * MOST_VALUES  # with the words that are left free
-SLABS_SHARED = SIDE * (32 * 9 + SIDE) + SIDE  # `grouped` takes up to 32 channels and nine taps
+SLABS_SHARED = SIDE * (32 * 9 + 1)  # `grouped` takes up to 32 channels and nine taps
 
 Room = Callable[..., DeviceArray]  # `empty`, or `scratch` for one call
 
@@ -189,19 +189,20 @@ def slabs_kernel(TURN: bool) -> Kernel:
 
     A block copies all weights of 32 filters to shared memory, line by line as they lie: the
     channels and taps of a filter if ``TURN``, else the taps of ``together`` filters for a channel.
-    Neighbours are so far apart that the four channels of eight filters that a warp then loads are
-    in different banks; what it stores are whole sectors of four rows.
+    Then a warp loads a channel and tap of all. If ``TURN``, filters are an odd number of words
+    apart, and each begins with its first turn. Else channels are a multiple of 32 words apart, and
+    a word is left free wherever filters come back to the first bank.
     """
     THREADS, LINES = 1024, 1024 // SIDE
 
     def run(
-        weight, places, out, count, taps, channels, filters, width, together, pitch,
+        weight, places, out, count, taps, channels, filters, width, together, pitch, period,
         s_group, s_filter, s_channel,
     ):  # fmt: skip
         s = shared(SLABS_SHARED)
         thread, block = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x)
         lane, line = int32(thread % SIDE), int32(thread // SIDE)
-        lines, length = int32(SIDE), int32(channels * count)
+        lines, length, fours = int32(SIDE), int32(channels * count), uint32(channels // 4)
         if not TURN:
             lines, length = int32(SIDE // together * channels), int32(together * count)
         for step in range(line, lines, LINES):
@@ -209,36 +210,36 @@ def slabs_kernel(TURN: bool) -> Kernel:
             if not TURN:
                 c = uint32(o % uint32(channels))
                 o = uint32(o // uint32(channels) * uint32(together))
-            at = int32(int32(step) * pitch)
-            if not TURN:
-                at = int32(at + int32(o // uint32(together)) * 4)
+            at, before = int32(int32(c) * pitch), int32(-int32(o) * count)
             o = uint32(uint32(block * SIDE) + o)
+            if TURN:
+                at = int32(int32(step) * pitch)
+                before = int32(o % uint32(width) // uint32(4) % fours) * int32(4 * count)
             start = int32(o // uint32(width)) * s_group + int32(o % uint32(width)) * s_filter
             start = int32(start + int32(c) * s_channel)
             for i in range(lane, length, SIDE):
-                value = float32(0)
+                to, value = int32(int32(i) - before), float32(0)
                 if o < uint32(filters):
                     value = weight[int32(start + int32(i))]
-                s[int32(at + int32(i))] = value
+                to = int32(to + length) if to < 0 else int32(to + quotient(to, period))
+                s[int32(at + to)] = value
         cuda.syncthreads()
-        slab, quarter, fours = int32(block // QUARTERS), int32(block % QUARTERS), channels // 4
-        few, e = int32(lane % 8), int32(lane // 8)
-        for step in range(line, fours * count * 4, LINES):
-            row, o = uint32(step) // uint32(4), int32(uint32(step) % uint32(4)) * 8 + few
+        slab, quarter = int32(block // QUARTERS), int32(block % QUARTERS)
+        within = uint32(uint32(block * SIDE + lane) % uint32(width)) // uint32(4)
+        for step in range(line, channels * count, LINES):
+            row, e = uint32(step) // uint32(4), int32(uint32(step) % uint32(4))
             turn, tap = uint32(row) // uint32(count), int32(uint32(row) % uint32(count))
-            within = uint32(uint32(block * SIDE + o) % uint32(width)) // uint32(4)
-            c = int32((turn + within) % uint32(fours)) * 4 + e
-            many, rest = int32(uint32(o) // uint32(together)), int32(uint32(o) % uint32(together))
             if TURN:
-                at = int32(o * pitch + c * count + tap)
+                at = int32(lane * pitch + (int32(turn) * 4 + e) * count + tap)
             else:
-                at = int32((many * channels + c) * pitch + many * 4 + rest * count + tap)
+                c, at = int32((turn + within) % fours) * 4 + e, int32(lane * count + tap)
+                at = int32(c * pitch + at + quotient(at, period))
             place = int32(places[tap])
             if place >= 0:
-                row = int32(((slab * fours + int32(turn)) * taps + place) * 4 + e)
-                out[int32(row * SLAB + quarter * SIDE + o)] = s[at]
+                row = int32(((slab * int32(fours) + int32(turn)) * taps + place) * 4 + e)
+                out[int32(row * SLAB + quarter * SIDE + lane)] = s[at]
 
-    parameters = (floats, ints, floats, *[int32] * 10)
+    parameters = (floats, ints, floats, *[int32] * 11)
     return Kernel(f"pack_slabs{'_turn' if TURN else ''}", run, parameters, THREADS)
 
 
@@ -272,8 +273,7 @@ def columns(
     )  # fmt: skip
     blocks = win.groups * down * later * across
     arrays = (weight, upload(weight.machine, np.array(rows, np.int32)), made)
-    starts = [begin * wide for begin in begins]
-    each = [Columns(view(made, (made.size - at,), at), ends, wide) for at in starts]
+    each = [Columns(view(made, (made.size - b * wide,), b * wide), ends, wide) for b in begins]
     return each, [Launch(columns_kernel(source.turn), blocks, (*arrays, *numbers))]
 
 
@@ -287,11 +287,11 @@ def slabs(
     together = gcd(win.width, SIDE)
     apart = len(order) * RUN * SLAB
     made = memory(weight.machine, (many, narrow // RUN, apart))
-    length = (narrow if source.turn else together) * count
-    # Four banks are between filters that see the same four channels, eight where others do.
-    beside = RUN if source.turn and narrow == RUN else 2 * RUN
+    pitch, period = SIDE * (count | 1), lcm(count, SIDE)
+    if source.turn:
+        pitch, period = narrow * count | 1, SLABS_SHARED  # no word is left free
     numbers = (
-        count, len(order), narrow, win.c_out, win.width, together, length + (beside - length) % 16,
+        count, len(order), narrow, win.c_out, win.width, together, pitch, period,
         source.s_group, source.s_filter, source.s_channel,
     )  # fmt: skip
     arrays = (weight, upload(weight.machine, np.array(places, np.int32)), made)

@@ -77,16 +77,16 @@ def input_gradient(
         back = _back(win, *pairs[0], win.c_in)
         return [*launches, *convolution(dy, layouts[0], None, residual, dx, back)]
     # Each kind is an image of equal remainders of lines and columns.
-    c_in = win.groups * few(win.narrow, win.groups)
-    shape = win.n, -(-win.h // win.s_h), -(-win.w // win.s_w), c_in
+    groups = win.groups, few(win, suits(_exchanged(win)))
+    shape = win.n, -(-win.h // win.s_h), -(-win.w // win.s_w), prod(groups)
     apart = rounded(prod(shape), ALIGNED)
     parts = scratch(dy.machine, (len(pairs) * apart,))
     for k, ((r, c), layout) in enumerate(zip(pairs, layouts, strict=True)):
         part = view(parts, shape, k * apart)
-        launches += convolution(dy, layout, None, None, part, _back(win, r, c, c_in))
+        launches += convolution(dy, layout, None, None, part, _back(win, r, c, prod(groups)))
     ahead = win.p_h % win.s_h, win.p_w % win.s_w
     there = len(rows), len(columns)
-    return [*launches, *join(parts, (win.s_h, win.s_w), dx, more, ahead, there, win.groups)]
+    return [*launches, *join(parts, (win.s_h, win.s_w), dx, more, ahead, there, groups)]
 
 
 def _back(win: Windows, rows: Taps, columns: Taps, c_in: int) -> Windows:
@@ -97,13 +97,18 @@ def _back(win: Windows, rows: Taps, columns: Taps, c_in: int) -> Windows:
     )  # fmt: skip
 
 
+def _exchanged(win: Windows) -> Windows:
+    """Return the convolution with all taps whose filters are the channels of the image."""
+    return win._replace(c_in=win.c_out, c_out=win.c_in)
+
+
 def _layouts(
     weight: DeviceArray, win: Windows, pairs: Sequence[tuple[Taps, Taps]]
 ) -> tuple[Sequence[Layout], list[Launch]]:
     """Return the weight for each kind of places, laid out by launches that read it once."""
     if not pairs:
         return [], []
-    every = win._replace(c_in=win.c_out, c_out=win.c_in)  # with all taps
+    every = _exchanged(win)
     # The weight of a 1x1 convolution is the matrix already: a row for each filter.
     whole = every.depth % BK == 0 and beside(every.width, every.groups) == every.width
     if whole and win.k_h == win.k_w == 1 and aligned(weight) and not suits(every):

@@ -57,11 +57,14 @@ LINES = 2
 
 
 def suits(win: Windows) -> bool:
-    """Return whether a convolution is computed here, and not as a matrix product."""
+    """Return whether a convolution is computed here, and not as a matrix product.
+
+    With fewer filters than channels, a group would read whole sectors only in part.
+    """
     return (
         win.groups > 1
         and win.narrow % 4 == win.width % 4 == 0
-        and win.narrow <= WIDEST
+        and win.narrow <= min(WIDEST, win.width)
         and max(win.k_h, win.k_w) <= TAPS
     )
 

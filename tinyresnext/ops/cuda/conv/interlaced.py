@@ -23,7 +23,7 @@ from ..runtime.kernel import Kernel, ending, float32, floats, int32, pointer, ui
 from ..runtime.machine import Launch
 from ..words import get, load4_if, put, shared, store4
 from ..words.whole import located, quotient
-from .windows import SECTOR, Windows, beside, whole
+from .windows import SECTOR, Windows, beside, rounded, whole
 
 THREADS = 256
 CHUNK = 1024  # values of an image that a block puts together in shared memory
@@ -88,7 +88,7 @@ def join_kernel(kind: Any = floats) -> Kernel:
 
 @cache
 def join_few_kernel(EACH: int) -> Kernel:
-    """Return the kernel of `join_kernel` for pixels that are no whole sectors.
+    """Return the kernel of `join_kernel` for pixels that are filled up, or no whole sectors.
 
     Pixels of parts are groups of ``wide`` channels, of which ``narrow`` count. A block loads those
     that it stores, from a whole sector on, and brings them together in shared memory. It takes
@@ -172,12 +172,18 @@ def gathered(x: DeviceArray, win: Windows) -> tuple[DeviceArray, Windows, list[L
     return made, side_by_side, split(x, (win.s_h, win.s_w), made)
 
 
-def few(channels: int, groups: int) -> int:
-    """Return how many channels a group of so many is filled up to in the parts that are joined.
+def few(win: Windows, direct: bool) -> int:
+    """Return how many channels a group of the image has, filled up, in the parts that are joined.
 
-    Where pixels are whole sectors it stays as it is.
+    Where pixels are whole sectors it stays as it is. But a product, which makes the parts if they
+    are not ``direct``, stores each group by itself; with a stride of three or more, or one column
+    of taps, only few pixels of a part are side by side in what a warp joins; and two channels of
+    four would lie in every other bank. There, groups are whole sectors.
     """
-    if channels * groups % SECTOR == 0:
+    channels, groups = win.narrow, win.groups
+    if not direct and (groups > 1 or channels == 2 or win.s_w > min(2, win.k_w)):
+        return rounded(channels, SECTOR)
+    if win.c_in % SECTOR == 0:
         return channels
     return beside(channels, groups) if channels % 4 == 0 else whole(channels, groups, 4)
 
@@ -189,7 +195,7 @@ def join(
     more: bool,
     ahead: tuple[int, int] = (0, 0),
     there: tuple[int, int] | None = None,
-    groups: int = 0,
+    groups: tuple[int, int] = (1, 0),
 ) -> list[Launch]:
     """Return the launches that put parts in the places of images, as pixels of whole sectors.
 
@@ -205,15 +211,14 @@ def join(
     ahead, there : (int, int)
         The part of the first line and of the first column, and how many parts there are in each
         direction: all if it is None.
-    groups : int
-        Of channels, which are filled up as `few` says; 0 if they stay as they are.
+    groups : (int, int)
+        Of channels in the parts, and what each is filled up to (`few`); 0 if that is nothing.
     """
-    there, (_, h, w, c) = there or steps, out.shape
+    there, (_, h, w, c), (many, wide) = there or steps, out.shape, groups
     ways, lines = (*steps, *ahead, *there), (-(-h // steps[0]), -(-w // steps[1]))
-    if groups and c % SECTOR != 0:
-        narrow = c // groups
-        wide, apart = few(narrow, groups), parts.size // prod(there)
-        numbers = (out.size, h, w, narrow, wide, groups, *ways, apart, *lines, int(more))
+    if wide and (c % SECTOR != 0 or many * wide > c):
+        narrow, apart = c // many, parts.size // prod(there)
+        numbers = (out.size, h, w, narrow, wide, many, *ways, apart, *lines, int(more))
         kernel = join_few_kernel(4 if narrow % 4 == 0 or wide == 4 else 1)
         return [Launch(kernel, -(-out.size // CHUNK), (parts, out, *numbers))]
     (parts, first), (out, more, last) = in_sectors(parts), out_of_sectors(out, more)

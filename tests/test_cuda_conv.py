@@ -32,6 +32,11 @@ CASES = (
     Conv("grouped 3x3, stride 3", (1, 7, 7, 16), 8, 3, 3, 1, 2),
     Conv("two slabs of filters", (1, 2, 3, 132), 132, 3, 1, 1, 33, "relu"),
     Conv("depthwise", (1, 4, 5, 5), 5, 3, 1, 1, 5, "bias relu"),
+    Conv("few channels, stride 2", (2, 5, 7, 3), 6, 3, 2, 1, epilogue="bias residual relu"),
+    Conv("few channels, stride 3", (1, 8, 7, 2), 36, (3, 2), 3, 1),
+    Conv("groups of 5 to 4", (1, 3, 5, 15), 12, 1, 1, 0, 3, "bias residual relu"),
+    Conv("groups of 12 to 4, 4x2, stride 2", (1, 7, 6, 36), 12, (4, 2), 2, 1, 3),
+    Conv("groups of 12, 2x3", (1, 4, 5, 36), 36, (2, 3), 1, 1, 3, "bias"),
 )
 
 

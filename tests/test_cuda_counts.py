@@ -59,6 +59,25 @@ LAYERS = [
     Conv("50 to 12, 2x2, stride", (1, 6, 7, 50), 12, 2, 2),
     Conv("dilated, 12 to 20", (1, 6, 7, 12), 20, 3, 1, 2, 1, "bias residual relu", dilation=2),
     Conv("dilated, 3 to 5", (1, 16, 13, 3), 5, 3, 1, 2, dilation=2),
+    # Pixels of half a sector: lines of an odd length, few filters, strides that leave pixels out.
+    Conv("3 to 10, 3x3, stride", (1, 16, 13, 3), 10, 3, 2, 1),
+    Conv("4 to 8, 3x3, stride", (2, 14, 22, 4), 8, 3, 2, 1),
+    Conv("3 to 32, 2x2, stride", (2, 14, 22, 3), 32, 2, 3),
+    Conv("2 to 16, 4x4, stride", (1, 9, 17, 2), 16, 4, 4),
+    Conv("2 to 32, 5x3, stride", (3, 17, 12, 2), 32, (5, 3), 2, 1),
+    # Groups that are no whole sectors, or that have fewer filters than channels.
+    Conv("groups of 2 filters", (1, 16, 13, 10), 10, 3, 1, 1, 5, "bias"),
+    Conv("groups of 4, 4x4, stride", (1, 9, 10, 12), 12, 4, 2, 1, 3),
+    Conv("groups of 5 to 4", (2, 10, 20, 15), 12, 1, 1, 0, 3, "residual"),
+    Conv("groups of 28 to 4", (1, 18, 23, 84), 12, 2, 1, 0, 3),
+    # Weights that are turned in shared memory.
+    Conv("groups of 4, 2x2", (1, 16, 13, 8), 8, 2, 2, 0, 2),
+    Conv("groups of 28, 1x2", (1, 6, 7, 56), 56, (1, 2), 2, 0, 2),
+    Conv("groups of 12, 2x3", (1, 8, 9, 36), 36, (2, 3), 1, 0, 3),
+    Conv("4 to 12, 3x3", (1, 9, 13, 4), 12, 3),
+    Conv("4 to 12, 4x4", (1, 9, 10, 4), 12, 4),
+    Conv("4 to 8, 3x7", (2, 9, 13, 4), 8, (3, 7)),
+    Conv("3 to 8, 5x5", (1, 9, 13, 3), 8, 5),
 ]
 
 
@@ -277,6 +296,8 @@ def test_a_classifier_of_any_number_of_classes(precision: str, samples: int, cla
         Conv("3 to 10, stride", (1, 16, 13, 3), 10, 1, 2),
         Conv("width 4, 12 channels", (1, 9, 10, 12), 12, 3, 1, 1, 3, "bias residual relu"),
         Conv("dilated, 12 to 20", (1, 6, 7, 12), 20, 3, 1, 2, 1, "bias residual relu", dilation=2),
+        Conv("3 to 16, 2x2, stride", (2, 14, 23, 3), 16, 2, 3),
+        Conv("groups of 5 to 8", (2, 10, 20, 15), 24, 1, 1, 0, 3, "residual"),
     ],
     ids=ident,
 )

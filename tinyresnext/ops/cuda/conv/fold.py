@@ -19,7 +19,7 @@ from ..runtime.machine import Launch
 from ..words import get, put, shared
 from ..words.whole import quotient
 from .pack import LINES, MOST_TAPS, QUARTERS, RUN, SIDE, SLAB, SLABS_SHARED
-from .windows import SECTOR, Windows, filled, rounded
+from .windows import SECTOR, Windows, filled, rounded, turned
 
 THREADS = 256
 CHANNELS = 32  # that a block of the sums over positions adds up
@@ -41,9 +41,7 @@ def rows_kernel(kind: Any = floats) -> Kernel:
     """
     NARROW = kind == halves
 
-    def run(
-        sums, bias, residual, y, size, count, groups, width, wide, parts, shift, add, floor
-    ):  # fmt: skip
+    def run(sums, bias, residual, y, size, count, filters, width, wide, parts, shift, add, floor):
         s = shared(THREADS)
         thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(THREADS))
         last = int32(first + int32(THREADS)) if first + int32(THREADS) < count else int32(count)
@@ -60,14 +58,16 @@ def rows_kernel(kind: Any = floats) -> Kernel:
             within, into = int32(int32(i) - int32(row * wide)), int32(int32(i) - first)
             into = int32(into - int32(row * filling))
             if within < width and into >= int32(0):
-                if shift:
-                    group = int32(row - int32(quotient(row, groups) * groups))
-                    total += bias[int32(int32(group * width) + within)]
+                if shift and filters > SIDE:
+                    at = int32(first + into)
+                    total += bias[int32(at - int32(quotient(at, filters) * filters))]
                 s[into] = total
         cuda.syncthreads()
         at = int32(first + thread)
         if at < last:
             total = s[thread]
+            if shift and filters <= SIDE:  # a warp loads all of them
+                total += bias[int32(at - int32(quotient(at, filters) * filters))]
             if add:
                 total += get(residual, at)
             if total < floor:
@@ -106,7 +106,7 @@ def weight_kernel() -> Kernel:
 
     def run(
         sums, out, size, deep, taps, channels, seen, filters, width, wide, many, some_taps, some,
-        length, lanes, pitch, period, down, beside, parts, add,
+        length, lanes, pitch, period, free, down, beside, parts, add,
     ):  # fmt: skip
         s = shared(TURNED)
         thread, block = int32(cuda.threadIdx.x), uint32(cuda.blockIdx.x)
@@ -115,7 +115,7 @@ def weight_kernel() -> Kernel:
         first_tap, first = int32(later * some_taps), int32(below * some)
         here = int32(filters - o) if filters - o < many else int32(many)
         left = int32(channels - first) if channels - first < some else int32(some)
-        each = quotient(int32(some * some_taps), length)  # of a filter
+        each = quotient(int32(some * some_taps + length - 1), length)  # of a filter
         begins = int32(int32(int32(o * channels) + first) * taps + first_tap)
         before = int32(uint32(begins) % uint32(SECTOR))
         for i in range(thread, here * each * lanes, THREADS):
@@ -132,7 +132,7 @@ def weight_kernel() -> Kernel:
                     at = int32(at + size)
                 if c < left:
                     to = int32(before + int32(int32(int32(one * left) + c) * pitch) + tap)
-                    s[int32(to + quotient(to, period))] = total
+                    s[int32(to + int32(quotient(to, period) * free))] = total
         cuda.syncthreads()
         for i in range(thread - before, here * left * some_taps, THREADS):
             line = quotient(int32(i if i > 0 else 0), some_taps)  # a filter and a channel
@@ -140,10 +140,10 @@ def weight_kernel() -> Kernel:
             if i >= 0 and first_tap + tap < taps:
                 into = int32(begins + int32(int32(line * taps) + tap))
                 of = int32(before + int32(line * pitch) + tap)
-                total = s[int32(of + quotient(of, period))]
+                total = s[int32(of + int32(quotient(of, period) * free))]
                 out[into] = out[into] + total if add else total
 
-    return Kernel("fold_weight", run, (floats, floats, *[int32] * 19), THREADS)
+    return Kernel("fold_weight", run, (floats, floats, *[int32] * 20), THREADS)
 
 
 @cache
@@ -230,11 +230,9 @@ def rows(
 
     The groups of ``win``, and so of the sums, may have more filters than those of ``out``.
     """
-    parts, width = sums.shape[0], out.shape[-1] // win.groups
+    parts, filters, width = sums.shape[0], out.shape[-1], out.shape[-1] // win.groups
     shift, add, floor = int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf
-    numbers = (
-        sums.size // parts, out.size, win.groups, width, win.width, parts, shift, add, floor,
-    )  # fmt: skip
+    numbers = (sums.size // parts, out.size, filters, width, win.width, parts, shift, add, floor)
     blocks, arrays = -(-out.size // THREADS), (sums, bias, residual, out)
     return Launch(rows_kernel(pointer(out)), blocks, (*arrays, *numbers))
 
@@ -252,17 +250,19 @@ def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, mor
     some = min(seen.narrow, CHUNK // some_taps)
     some = some if some < 8 else some // 8 * 8  # whole sectors
     down, beside = -(-seen.narrow // some), -(-taps // some_taps)
-    # Channels of one tap lie in different banks: for an even number of taps, a word is left free
+    # Channels of one tap lie in different banks: for an even number of taps, words are left free
     # wherever they come back to the first. Where channels are few, a warp takes more taps.
-    length, pitch, period = some, some_taps, TURNED if some_taps % 2 else lcm(some_taps, SIDE)
+    length, pitch, free, gaps = some, some_taps, 1, 2
     if some < LINES:
-        length, pitch, period = some * pitch, pitch + ((SIDE // some | 1) - pitch) % SIDE, TURNED
-    lanes = rounded(length, SIDE)
+        at_once, pitch = turned(min(channels, some), some_taps)
+        length, free, gaps = some * at_once, LINES, 16
+    period, lanes = TURNED if some_taps % gaps else lcm(some_taps, SIDE), rounded(length, SIDE)
     # Filters with few values follow each other, and share a block.
-    many = max(1, THREADS * length // (lanes * some * some_taps)) if down == beside == 1 else 1
+    each = -(-some * some_taps // length)
+    many = max(1, THREADS // (lanes * each)) if down == beside == 1 else 1
     numbers = (
         filters * deep, deep, taps, channels, seen.narrow, win.c_out, win.width, seen.width, many,
-        some_taps, some, length, lanes, pitch, period, down, beside, parts, int(more),
+        some_taps, some, length, lanes, pitch, period, free, down, beside, parts, int(more),
     )  # fmt: skip
     return Launch(weight_kernel(), -(-win.c_out // many) * down * beside, (sums, out, *numbers))
 

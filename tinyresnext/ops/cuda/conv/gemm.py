@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import cuda
 
+from ..elementwise import widened
 from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import Kernel, float32, floats, int32, ints, uint32
 from ..runtime.machine import Launch
@@ -42,7 +43,7 @@ from ..words import (
 )
 from . import fold
 from .pack import BK, RUN, Columns, slices
-from .windows import MOST, Windows, aligned, counted, filled, sight
+from .windows import MOST, SECTOR, Windows, aligned, counted, filled, rounded, sight, sparse
 
 PITCH = BK + 4  # of a row of the left slice: four rows that are read at once lie in different banks
 OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
@@ -74,6 +75,7 @@ TILES = {
 STEPS = 4  # slices that a part of the depth has at least
 BUSY = 8  # warps that keep a processor busy
 AROUND = 2  # slices that beginning and ending a tile take as long as
+SHALLOW = 64  # values that are seen, of fewer of which what is stored is a large part
 SECOND = 400_000  # multiply-adds of a processor in the time of one more launch
 
 
@@ -257,9 +259,16 @@ def product(
     """
     if win.positions == 0:
         return []
-    ends = win.width % 4 == 0 and win.width >= weight.wide and aligned(out, residual, bias)
-    x, launches = filled(x, win.groups, RUN)
+    sectors = sparse(win, RUN, win.c_out)
+    x, launches = filled(x, win.groups, RUN, sectors)
+    if sectors:  # the four channels of each tap become eight, too
+        few, made = weight.data, scratch(x.machine, (2 * weight.data.size,))
+        launches.append(widened(few, made, RUN * weight.wide, 2 * RUN * weight.wide))
+        weight = Columns(made, 2 * weight.deep, weight.wide)
     width = max(win.width, weight.wide)
+    if win.groups > 1 and win.k_h * win.k_w * x.shape[-1] // win.groups < SHALLOW:
+        width = rounded(width, SECTOR)
+    ends = win.width % 4 == 0 and win.width == width and aligned(out, residual, bias)
     win = counted(win._replace(c_in=x.shape[-1], c_out=win.groups * width))
     plan = cut(win, x.machine.multiprocessors)
     ends = ends and plan.parts == 1

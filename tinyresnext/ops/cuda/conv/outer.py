@@ -33,7 +33,7 @@ from ..words import (
 )
 from . import fold
 from .pack import RUN
-from .windows import MOST, SECTOR, Windows, counted, filled, rounded, sight
+from .windows import MOST, SECTOR, Windows, counted, filled, rounded, sight, sparse
 
 DEEP = 16  # positions of a slice
 
@@ -193,7 +193,7 @@ def outer(
     """Return the launches of a weight's gradient."""
     # A filter's sums over up to four channels of a 1x1 fill half a sector; eight fill it.
     half = win.groups == 1 and win.depth == win.narrow <= RUN and win.positions < FEW
-    x, first = filled(x, win.groups, SECTOR if half else RUN)
+    x, first = filled(x, win.groups, RUN, half or sparse(win, RUN, win.c_out))
     dy, second = filled(dy, win.groups, RUN)
     wanted, win = win, counted(win._replace(c_in=x.shape[-1], c_out=dy.shape[-1]))
     plan = cut(win, x.machine.multiprocessors)

@@ -16,6 +16,7 @@ from ..runtime.machine import Launch
 
 SECTOR = 8  # values of float32 that a GPU moves at once: 32 bytes
 SHORT = 32  # filters that one instruction of a warp stores
+BANKS = 32  # of shared memory
 WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
 
 
@@ -151,25 +152,66 @@ def beside(filters: int, groups: int) -> int:
 
     A product stores what they make in fours, and four rows at a time. Where rows of up to 32 are
     the only group, they lie side by side, so whole fours are enough; longer ones are whole sectors.
-    Fours in groups stay as they are: filling them up would take a pass over the result.
+    Fours in groups stay as they are: filling them up takes a pass over the result, which only a
+    shallow product is worth (`gemm.SHALLOW`).
     """
     fours = filters <= SHORT if groups == 1 else filters % 4 == 0
     return rounded(filters, 4 if fours else SECTOR)
 
 
-def filled(x: DeviceArray, groups: int, run: int) -> tuple[DeviceArray, list[Launch]]:
+def sparse(win: Windows, run: int, filters: int) -> bool:
+    """Return whether windows would see half of too many sectors of an image.
+
+    Pixels of up to ``run`` channels are 16 bytes (`whole`), and with a stride a warp sees every few
+    of them. Lines and windows of pairs of pixels are whole sectors all the same. And where windows
+    overlap, half of a sector is seen seldom, and with so many filters most of what is moved is not
+    the image's.
+    """
+    if win.groups > 1 or win.c_in > run:
+        return False
+    if win.s_w == 1:  # a tap of each line alone may begin inside a sector
+        return win.k_w == 1 < win.k_h and (win.w | win.p_w) % 2 == 1
+    if (win.w | win.k_w | win.s_w | win.p_w) % 2 == 0:
+        return False
+    odd = win.w % 2
+    if win.s_w == 2 and win.k_w > 2:
+        return filters < (32 if odd else 16)
+    return filters < 32 or win.k_w < 2 * win.s_w - 1 + odd
+
+
+def filled(
+    x: DeviceArray, groups: int, run: int, sectors: bool = False
+) -> tuple[DeviceArray, list[Launch]]:
     """Return an image whose groups have `whole` channels, and the launches that make it.
 
     With three channels, 16 bytes would begin anywhere among the channels of a place, so there is a
     fourth channel of zeros. An image that has whole groups already, and begins at a multiple of 16
-    bytes, stays as it is.
+    bytes, stays as it is. With ``sectors``, 16 bytes are not enough (`sparse`).
     """
     narrow = x.shape[-1] // groups
-    wide = whole(narrow, groups, run)
+    wide = 2 * run if sectors else whole(narrow, groups, run)
     if wide == narrow and aligned(x):
         return x, []
     made = scratch(x.machine, (*x.shape[:-1], groups * wide), x.dtype)
     return made, [widened(x, made, narrow, wide)]
+
+
+def turned(channels: int, taps: int) -> tuple[int, int]:
+    """Return how many taps of up to four channels a warp turns, and how far channels are apart.
+
+    Channel by channel, and all its taps side by side, is how a weight leaves shared memory. Where
+    channels follow each other there, that has no conflicts; and to store several taps of all has
+    none if they lie in different banks. Eight taps, a value for each thread, are best. For many
+    taps, channels that are further apart cost less than fewer taps do.
+    """
+    if taps % 16 == 0:  # words are left free
+        return 8, taps
+    further = taps + (9 - taps) % BANKS
+    for some, pitch in ((8, taps), (8, further if taps > BANKS else taps), (4, taps), (2, taps)):
+        words = [c * pitch + tap for c in range(channels) for tap in range(min(some, taps))]
+        if len({word % BANKS for word in words}) == len(words):
+            return some, pitch
+    return 1, taps
 
 
 def sight(win: Windows, run: int, count: int) -> np.ndarray:

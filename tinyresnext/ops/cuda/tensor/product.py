@@ -23,7 +23,8 @@ import numpy as np
 from numba import cuda
 
 from ..conv import fold
-from ..conv.windows import SECTOR, Windows, aligned, counted, filled, rounded, sight
+from ..conv.windows import SECTOR, Windows, aligned, counted, filled, rounded, sight, sparse
+from ..elementwise import widened
 from ..runtime.arrays import DeviceArray, scratch, upload
 from ..runtime.kernel import (
     KINDS,
@@ -53,6 +54,7 @@ from ..words import (
 from ..words.tensor import load_pair, multiply
 from .pairs import BK, GROUP, RUN, Pairs
 
+SHALLOW = 128  # as in `conv.gemm`: values of two bytes
 PITCH = BK // 2 + 4  # words of a row of the left slice
 OUTSIDE = -(2**30)  # a line that is in no image, whatever tap is added
 
@@ -224,10 +226,16 @@ def product(
     """Return the launches of a convolution."""
     if win.positions == 0:
         return []
-    narrow = win.groups > 1 or win.width == 8  # else rows have to be whole sectors
+    # Rows have to be whole sectors, but eights in groups only where few values are seen.
+    narrow = win.width == 8 if win.groups == 1 else win.depth >= SHALLOW
     ends = win.width % (8 if narrow else 4 * SECTOR // out.dtype.itemsize) == 0
     ends = ends and aligned(out, residual, bias)
-    x, launches = filled(x, win.groups, RUN)
+    sectors = sparse(win, RUN, weight.wide)
+    x, launches = filled(x, win.groups, RUN, sectors)
+    if sectors:  # the eight channels of each tap become 16, too
+        few, made = weight.data, scratch(x.machine, (2 * weight.data.size,), weight.data.dtype)
+        launches.append(widened(few, made, RUN * weight.wide, 2 * RUN * weight.wide))
+        weight = Pairs(made, 2 * weight.deep, weight.wide)
     c_out = win.groups * rounded(win.width, 8)
     win = counted(win._replace(c_in=x.shape[-1], c_out=c_out))
     tile = chosen(win, x.machine.multiprocessors)

@@ -20,7 +20,7 @@ from tinyresnext.errors import DeviceError
 from tinyresnext.ops import reference
 from tinyresnext.ops.cuda import backend
 from tinyresnext.ops.cuda.conv import gemm, outer
-from tinyresnext.ops.cuda.conv.windows import windows
+from tinyresnext.ops.cuda.conv.windows import line_of, windows
 from tinyresnext.ops.cuda.runtime.arrays import DeviceArray
 
 pytestmark = by_fibers
@@ -188,6 +188,33 @@ def test_every_position_of_a_weights_gradient_is_in_one_part():
         cut = outer.cut(win, 132)
         assert (cut.parts - 1) * cut.length < win.positions <= cut.parts * cut.length
         assert cut.length % outer.DEEP == 0
+
+
+# --- lines of the kernel that are filled up -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernel", "line"),
+    [((3, 3), 4), ((2, 3), 4), ((3, 7), 8), ((1, 3), 0), ((2, 2), 0), ((5, 5), 0), ((7, 7), 0)],
+)
+def test_lines_are_whole_slices_where_that_makes_no_more(kernel, line: int):
+    win = windows((1, 9, 9, 3), (1, 9, 9, 8), kernel, 1, 0, 1)
+    assert line_of(win, 4) == line
+    assert line_of(win._replace(c_in=5), 4) == 0
+
+
+@pytest.mark.device
+@pytest.mark.parametrize("kernel", [(3, 3), (2, 3), (3, 7)])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_a_pixel_that_is_not_a_number_is_seen_by_its_windows_only(kernel, stride: int, emulated):
+    """Not by the taps that fill a line up: they are zero, and zero times that is no number."""
+    ops, rng = emulated.backend, np.random.default_rng(0)
+    x, weight = (rng.standard_normal(s, np.float32) for s in ((1, 6, 9, 3), (4, 3, *kernel)))
+    x[0, 2, 4, 1] = np.nan
+    padding = tuple(k // 2 for k in kernel)
+    found = ops.conv2d(ops.upload(x), ops.upload(weight), stride=stride, padding=padding)
+    want = reference.conv2d(x, weight, stride=stride, padding=padding)
+    assert np.array_equal(np.isnan(ops.download(found)), np.isnan(want))
 
 
 # --- memory ---------------------------------------------------------------------------------------

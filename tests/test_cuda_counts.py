@@ -61,7 +61,9 @@ LAYERS = [
     Conv("dilated, 3 to 5", (1, 16, 13, 3), 5, 3, 1, 2, dilation=2),
     # Pixels of half a sector: lines of an odd length, few filters, strides that leave pixels out.
     Conv("3 to 10, 3x3, stride", (1, 16, 13, 3), 10, 3, 2, 1),
+    Conv("3 to 64, 3x3, stride", (2, 14, 22, 3), 64, 3, 2, 1, epilogue="bias relu"),
     Conv("4 to 8, 3x3, stride", (2, 14, 22, 4), 8, 3, 2, 1),
+    Conv("3 to 8, 3x3, stride 4", (4, 16, 25, 3), 8, 3, 4, 1),
     Conv("3 to 32, 2x2, stride", (2, 14, 22, 3), 32, 2, 3),
     Conv("2 to 16, 4x4, stride", (1, 9, 17, 2), 16, 4, 4),
     Conv("2 to 32, 5x3, stride", (3, 17, 12, 2), 32, (5, 3), 2, 1),
@@ -296,6 +298,7 @@ def test_a_classifier_of_any_number_of_classes(precision: str, samples: int, cla
         Conv("3 to 10, stride", (1, 16, 13, 3), 10, 1, 2),
         Conv("width 4, 12 channels", (1, 9, 10, 12), 12, 3, 1, 1, 3, "bias residual relu"),
         Conv("dilated, 12 to 20", (1, 6, 7, 12), 20, 3, 1, 2, 1, "bias residual relu", dilation=2),
+        Conv("3 to 64, 3x3, stride", (2, 14, 22, 3), 64, 3, 2, 1, epilogue="bias relu"),
         Conv("3 to 16, 2x2, stride", (2, 14, 23, 3), 16, 2, 3),
         Conv("groups of 5 to 8", (2, 10, 20, 15), 24, 1, 1, 0, 3, "residual"),
     ],

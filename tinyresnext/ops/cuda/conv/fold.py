@@ -58,15 +58,14 @@ def rows_kernel(kind: Any = floats) -> Kernel:
             within, into = int32(int32(i) - int32(row * wide)), int32(int32(i) - first)
             into = int32(into - int32(row * filling))
             if within < width and into >= int32(0):
-                if shift and filters > SIDE:
-                    at = int32(first + into)
-                    total += bias[int32(at - int32(quotient(at, filters) * filters))]
+                if shift and width == filters:
+                    total += bias[within]
                 s[into] = total
         cuda.syncthreads()
         at = int32(first + thread)
         if at < last:
             total = s[thread]
-            if shift and filters <= SIDE:  # a warp loads all of them
+            if shift and width != filters:  # groups that are filled up; here, they lie side by side
                 total += bias[int32(at - int32(quotient(at, filters) * filters))]
             if add:
                 total += get(residual, at)

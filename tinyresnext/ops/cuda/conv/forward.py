@@ -14,17 +14,18 @@ import numpy as np
 from ... import shapes
 from ...checks import Pair, pair
 from ...shapes.conv import parts_padding, parts_shape
-from ..elementwise import copied
+from ..elementwise import copied, widened
 from ..runtime.arrays import STORED, DeviceArray, check, empty, same_type, scratch
 from ..runtime.call import Call
 from ..runtime.machine import Launch
+from ..tensor.pairs import RUN as NARROW_RUN
 from ..tensor.pairs import Pairs, pairs
 from ..tensor.product import product as tensor_product
 from .gemm import product
 from .grouped import direct, suits
 from .interlaced import gathered, join, split
-from .pack import Columns, Room, Slabs, Source, columns, forward, slabs
-from .windows import Windows, windows
+from .pack import RUN, Columns, Room, Slabs, Source, columns, forward, slabs
+from .windows import Windows, line_of, windows
 
 Layout = Columns | Slabs | Pairs
 WIDEST = 8  # channels of a group in 16 bits: wider ones fill enough of a tensor core's tile
@@ -46,6 +47,20 @@ class Packed:
     shape: tuple[int, ...]
     groups: int
     layout: Layout
+
+
+def lined(
+    weight: DeviceArray, win: Windows, memory: Room, dtype: Any
+) -> tuple[Layout, list[Launch]]:
+    """Return the layout of a forward convolution, perhaps with longer lines of its kernel."""
+    if not (line := line_of(win, RUN if dtype == np.float32 else NARROW_RUN)):
+        [layout], launches = lay_out(weight, forward(win), win, memory, dtype)
+        return layout, launches
+    longer = win._replace(k_w=line)
+    made = scratch(weight.machine, (*weight.shape[:3], line), weight.dtype)
+    [layout], launches = lay_out(made, forward(longer), longer, memory, dtype)
+    assert not isinstance(layout, Slabs)  # which are of several groups
+    return layout._replace(line=line), [widened(weight, made, win.k_w, line), *launches]
 
 
 def lay_out(
@@ -101,7 +116,7 @@ def pack(weight: DeviceArray, groups: int, dtype: Any = np.float32) -> Packed:
     x, y = (1, *kernel, c_group * groups), (1, 1, 1, c_out)
     shapes.conv2d(_Stand(x), weight, groups=groups)
     win = windows(x, y, kernel, 1, 0, groups)
-    [layout], launches = lay_out(weight, forward(win), win, empty, dtype)
+    layout, launches = lined(weight, win, empty, dtype)
     Call(weight.machine, launches)()
     return Packed(weight.shape, groups, layout)
 
@@ -160,7 +175,7 @@ def bind_conv2d(
             )
         layout = weight.layout
     else:
-        [layout], refill = lay_out(weight, forward(win), win, scratch, x.dtype)
+        layout, refill = lined(weight, win, scratch, x.dtype)
     x, win, first = gathered(x, win)
     launches = convolution(x, layout, bias, residual, out, win, relu)
     return Call(machine, [*refill, *first, *launches] if launches else [], out)

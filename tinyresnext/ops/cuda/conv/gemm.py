@@ -259,17 +259,18 @@ def product(
     """
     if win.positions == 0:
         return []
-    sectors = sparse(win, RUN, win.c_out)
+    sectors = sparse(win, RUN, win.c_out, weight.line)
     x, launches = filled(x, win.groups, RUN, sectors)
     if sectors:  # the four channels of each tap become eight, too
         few, made = weight.data, scratch(x.machine, (2 * weight.data.size,))
         launches.append(widened(few, made, RUN * weight.wide, 2 * RUN * weight.wide))
-        weight = Columns(made, 2 * weight.deep, weight.wide)
+        weight = Columns(made, 2 * weight.deep, weight.wide, weight.line)
     width = max(win.width, weight.wide)
     if win.groups > 1 and win.k_h * win.k_w * x.shape[-1] // win.groups < SHALLOW:
         width = rounded(width, SECTOR)
     ends = win.width % 4 == 0 and win.width == width and aligned(out, residual, bias)
     win = counted(win._replace(c_in=x.shape[-1], c_out=win.groups * width))
+    seen, win = win, win._replace(k_w=weight.line or win.k_w)
     plan = cut(win, x.machine.multiprocessors)
     ends = ends and plan.parts == 1
     y = out if ends else scratch(x.machine, (plan.parts, win.positions, win.c_out))
@@ -283,7 +284,7 @@ def product(
     )  # fmt: skip
     see = None  # one slice more than is multiplied: it is looked up and never copied
     if not win.point:
-        see = upload(x.machine, sight(win, RUN, (slices(win.depth) + 1) * BK))
+        see = upload(x.machine, sight(seen, RUN, (slices(win.depth) + 1) * BK, weight.line))
     arrays = (x, weight.data, bias, extra, y, see)
     launches.append(Launch(kernel, plan.tiles * plan.parts, (*arrays, *numbers)))
     return launches if ends else [*launches, fold.rows(y, bias, residual, out, win, relu)]

@@ -68,14 +68,15 @@ class Source(NamedTuple):
 
 
 class Columns(NamedTuple):
-    """For each group a matrix of ``wide`` columns, filled up with zeros.
+    """For each group a matrix of ``wide`` columns, filled up with zeros, ``deep`` rows apart.
 
-    The matrix of a group begins ``deep`` rows behind that of the group before.
+    If ``line`` is not 0, lines of the kernel are filled up to so many taps (`windows.line_of`).
     """
 
     data: DeviceArray
     deep: int
     wide: int
+    line: int = 0
 
 
 class Slabs(NamedTuple):

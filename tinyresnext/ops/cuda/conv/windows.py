@@ -16,6 +16,8 @@ from ..runtime.machine import Launch
 
 SECTOR = 8  # values of float32 that a GPU moves at once: 32 bytes
 SHORT = 32  # filters that one instruction of a warp stores
+FEW = 16  # filters, whose weights are less than half of what a product loads
+RUNS = 4  # of channels in a slice of a product
 BANKS = 32  # of shared memory
 WIDEST = 2**15 - 1  # taps of a kernel in one direction: two numbers share 32 bits
 
@@ -159,24 +161,33 @@ def beside(filters: int, groups: int) -> int:
     return rounded(filters, 4 if fours else SECTOR)
 
 
-def sparse(win: Windows, run: int, filters: int) -> bool:
+def line_of(win: Windows, run: int) -> int:
+    """Return to how many taps a line of the kernel is filled up with zeros in a product, or 0.
+
+    A slice of a product has `RUNS` runs of channels. Where few channels are one run, it would have
+    the last taps of one line of the kernel and the first of the next, of which it sees half of each
+    sector if there is a stride. So lines are whole slices, where that makes no more of them.
+    """
+    line = rounded(win.k_w, RUNS)
+    slices = win.k_h * line // RUNS
+    few = win.groups == 1 and win.narrow <= run and win.k_h > 1 and line > win.k_w
+    return line if few and slices == -(-win.k_h * win.k_w // RUNS) else 0
+
+
+def sparse(win: Windows, run: int, filters: int, line: int = 0) -> bool:
     """Return whether windows would see half of too many sectors of an image.
 
     Pixels of up to ``run`` channels are 16 bytes (`whole`), and with a stride a warp sees every few
-    of them. Lines and windows of pairs of pixels are whole sectors all the same. And where windows
-    overlap, half of a sector is seen seldom, and with so many filters most of what is moved is not
-    the image's.
+    of them. Lines and windows of pairs of pixels are whole sectors all the same. Where windows
+    overlap, as with a stride of two, half of a sector is seen seldom, and never where a ``line`` of
+    the kernel is whole slices; with more than `FEW` filters, little of what is moved is the image.
     """
     if win.groups > 1 or win.c_in > run:
         return False
     if win.s_w == 1:  # a tap of each line alone may begin inside a sector
         return win.k_w == 1 < win.k_h and (win.w | win.p_w) % 2 == 1
-    if (win.w | win.k_w | win.s_w | win.p_w) % 2 == 0:
-        return False
-    odd = win.w % 2
-    if win.s_w == 2 and win.k_w > 2:
-        return filters < (32 if odd else 16)
-    return filters < 32 or win.k_w < 2 * win.s_w - 1 + odd
+    pairs = (win.w | win.k_w | win.s_w | win.p_w) % 2 == 0
+    return not pairs and (win.s_w > 2 or win.k_w == 2 or (filters <= FEW and not line))
 
 
 def filled(
@@ -214,7 +225,7 @@ def turned(channels: int, taps: int) -> tuple[int, int]:
     return 1, taps
 
 
-def sight(win: Windows, run: int, count: int) -> np.ndarray:
+def sight(win: Windows, run: int, count: int, line: int = 0) -> np.ndarray:
     """Return where each run of channels that a position sees lies, and its tap.
 
     Parameters
@@ -224,6 +235,8 @@ def sight(win: Windows, run: int, count: int) -> np.ndarray:
         Channels of a run; a group has whole runs of them.
     count : int
         How many values to look at; beyond the depth there are none.
+    line : int
+        Taps of a line of the kernel with those that fill it up and see nothing (`line_of`).
 
     Returns
     -------
@@ -233,8 +246,9 @@ def sight(win: Windows, run: int, count: int) -> np.ndarray:
     """
     narrow = win.narrow
     k = np.arange(0, count, run)
-    i, j, c = k // (win.k_w * narrow), k // narrow % win.k_w, k % narrow
+    line = line or win.k_w
+    i, j, c = k // (line * narrow), k // narrow % line, k % narrow
     offset = (i * win.w + j) * win.c_in + c
-    beyond = k >= win.depth
+    beyond = (i >= win.k_h) | (j >= win.k_w)
     table = np.stack([np.where(beyond, -1, offset), np.where(beyond, 0, i << 16 | j)], 1)
     return table.astype(np.int32)

@@ -25,11 +25,12 @@ THREADS = 256
 
 
 class Pairs(NamedTuple):
-    """For each group a matrix ``[deep / 2, wide, 2]`` of 16 bits, filled up with zeros."""
+    """For each group a matrix ``[deep / 2, wide, 2]`` of 16 bits, filled up as `Columns` are."""
 
     data: DeviceArray
     deep: int
     wide: int
+    line: int = 0
 
 
 def column_of(place: int) -> int:

@@ -230,12 +230,12 @@ def product(
     narrow = win.width == 8 if win.groups == 1 else win.depth >= SHALLOW
     ends = win.width % (8 if narrow else 4 * SECTOR // out.dtype.itemsize) == 0
     ends = ends and aligned(out, residual, bias)
-    sectors = sparse(win, RUN, weight.wide)
+    sectors = sparse(win, RUN, weight.wide, weight.line)
     x, launches = filled(x, win.groups, RUN, sectors)
     if sectors:  # the eight channels of each tap become 16, too
         few, made = weight.data, scratch(x.machine, (2 * weight.data.size,), weight.data.dtype)
         launches.append(widened(few, made, RUN * weight.wide, 2 * RUN * weight.wide))
-        weight = Pairs(made, 2 * weight.deep, weight.wide)
+        weight = Pairs(made, 2 * weight.deep, weight.wide, weight.line)
     c_out = win.groups * rounded(win.width, 8)
     win = counted(win._replace(c_in=x.shape[-1], c_out=c_out))
     tile = chosen(win, x.machine.multiprocessors)
@@ -250,7 +250,7 @@ def product(
     )  # fmt: skip
     see = None
     if not win.point:
-        see = upload(x.machine, sight(win, RUN, weight.deep))
+        see = upload(x.machine, sight(win, RUN, weight.deep, weight.line))
     arrays = (x, weight.data, bias, residual if ends else None, y, see)
     launches.append(Launch(kernel, blocks(win, tile), (*arrays, *numbers)))
     return launches if ends else [*launches, fold.rows(y, bias, residual, out, win, relu)]

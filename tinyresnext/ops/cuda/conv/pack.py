@@ -285,12 +285,10 @@ def slabs(
     many, narrow, count = -(-win.c_out // SLAB), source.channels, source.taps
     order = [tap for taps in source.kinds for tap in taps]
     places = [order.index(tap) if tap in order else -1 for tap in range(count)]
-    together = gcd(win.width, SIDE)
-    apart = len(order) * RUN * SLAB
+    together, apart = gcd(win.width, SIDE), len(order) * RUN * SLAB
     made = memory(weight.machine, (many, narrow // RUN, apart))
-    pitch, period = SIDE * (count | 1), lcm(count, SIDE)
-    if source.turn:
-        pitch, period = narrow * count | 1, SLABS_SHARED  # no word is left free
+    turned, other = (narrow * count | 1, SLABS_SHARED), (SIDE * (count | 1), lcm(count, SIDE))
+    pitch, period = turned if source.turn else other  # turned, no word is left free
     numbers = (
         count, len(order), narrow, win.c_out, win.width, together, pitch, period,
         source.s_group, source.s_filter, source.s_channel,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 
 import cases
 import foreign_files as ff
@@ -97,6 +98,22 @@ def test_options_win(hub):
     stored, _ = cases.read_checkpoint(hub(), **options)
     assert (stored.labels, stored.preprocess) == (("a", "b", "c"), Preprocess())
     assert stored.provenance["licence"] == "MIT"
+
+
+def test_what_the_outputs_mean(hub):
+    """As transformers saves one of timm's networks; it became one of a softmax."""
+    folder = hub(problem_type="multi_label_classification")
+    stored, notes = cases.read_checkpoint(folder)
+    assert stored.spec == replace(TINY, head="sigmoid")
+    assert "3 labels, labels of which any may be right, preproc" in "\n".join(notes)
+    asked = cases.read_checkpoint(folder, head="softmax").stored
+    assert (asked.spec, asked.labels) == (TINY, ("cat", "dog", "eel"))
+    for name, kind in (("none", None), ("single", "single_label_classification")):
+        assert cases.read_checkpoint(hub(name=name, problem_type=kind)).stored.spec == TINY
+    notes = cases.read_checkpoint(hub(name="odd", problem_type=["x"])).notes
+    assert "not taken from config.json: problem_type ['x']: it is not known here" in notes
+    with pytest.raises(FormatError, match="problem_type 'regression': the outputs are measures"):
+        cases.read_checkpoint(hub(name="measures", problem_type="regression"))
 
 
 def test_the_command(hub, capsys, monkeypatch):

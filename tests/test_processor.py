@@ -163,6 +163,14 @@ def test_what_does_not_fit_is_refused(hub, config, error, words):
         converted(hub(CONFIG | config))
 
 
+def test_what_the_outputs_mean(hub):
+    folder = hub(CONFIG | {"problem_type": "multi_label_classification"})
+    assert converted(folder)[0].spec.head == "sigmoid"
+    alone = {n: value for n, value in WEIGHTS.items() if not n.startswith("fc.")}
+    (folder / "model.safetensors").write_bytes(ff.safe_file(alone))
+    assert converted(folder)[0].spec.head == "softmax"  # none at all
+
+
 def test_names_that_stand_for_none(hub):
     """transformers writes them where nobody has named the classes, and two of them by default."""
     numbered = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}

@@ -79,7 +79,8 @@ def opened_checkpoint(
         no tensors, so a 3x3 stem is taken for CIFAR's unless ``pooled`` is given.
     head : str, optional
         One of `tinyresnext.network.spec.HEADS`; no tensor says it. By default that of an ``arch``
-        with a sigmoid; else a single output is under a sigmoid, and several under a softmax.
+        with a sigmoid, or what those files say; else a single output is under a sigmoid, and
+        several under a softmax.
     blur_pool : str, optional
         One of `tinyresnext.network.spec.BLUR_POOLS`, if the network has a blur pooling, which has
         no tensors.
@@ -139,8 +140,9 @@ def opened_checkpoint(
         elif beside is None and found.called:
             name, is_given = found.called, arch is not None
             blur_pool = architecture.blur_of_name(path, name, spec, is_given, blur_pool)
-        asked = head or ("sigmoid" if getattr(arch, "head", "") == "sigmoid" else None)
-        spec = _with_head(spec, asked, beside)
+        asked = head or ("sigmoid" if getattr(arch, "head", "") == "sigmoid" else "")
+        asked = asked or (said.head if said is not None and spec.classes > 1 else "")
+        spec = _with_head(spec, asked or None, beside)
         spec = spec if blur_pool is None else replace(spec, blur_pool=blur_pool)
         spec = spec if output_stride is None else dilated(spec, output_stride)
         spec = spec if found.spec is None else agreed(found.spec, spec)

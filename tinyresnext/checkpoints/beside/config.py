@@ -1,5 +1,6 @@
 """A ``config.json`` as timm writes it beside weights: architecture, labels, preprocessing, licence.
 
+What its outputs mean is read too, as transformers writes it when it saves one of timm's networks.
 Only what is understood is used. A value of an unusual kind is passed over, and a note says so. What
 transformers writes is read by `processor`, and completes what timm's file does not say.
 Source: ``save_config_for_hf`` and ``_parse_model_cfg`` of timm's ``models/_hub.py``, and
@@ -54,6 +55,8 @@ class Config(NamedTuple):
         What it says and is not used, for people, with the name of the file.
     prepared_in : str
         The name of the file that says how images are prepared; empty if none does.
+    head : str
+        What the outputs mean, one of `tinyresnext.network.spec.HEADS`; empty if it does not say it.
     """
 
     architecture: str
@@ -64,12 +67,14 @@ class Config(NamedTuple):
     licence: str
     passed_over: tuple[str, ...]
     prepared_in: str = ""
+    head: str = ""
 
     def summary(self) -> str:
         """Return what was found, for people."""
         own = self.prepared_in == CONFIG
         found = [f"architecture {self.architecture}"] if self.architecture else []
         found += [f"{len(self.labels)} labels"] if self.labels else []
+        found += ["labels of which any may be right"] if self.head == "sigmoid" else []
         found += ["preprocessing"] if self.preprocess and own else []
         found += [f"licence {self.licence}"] if self.licence else []
         said = [f"in {CONFIG}: {', '.join(found)}"] if found else []
@@ -89,8 +94,8 @@ def read(
     Raises
     ------
     FormatError
-        It is wanted and no JSON object; its labels are not names; or it is that of transformers'
-        for a network that cannot be computed.
+        It is wanted and no JSON object; its labels are not names; its outputs are no classes; or it
+        is that of transformers' for a network that cannot be computed.
     UnsafeError
         It is a link that leaves the folder.
     """
@@ -110,6 +115,8 @@ def read(
     else:
         return None
     processor.check(path, values)
+    head, reason = processor.head(path, values)
+    found = found._replace(head=head, passed_over=(*found.passed_over, *reason))
     if not found.prepared_in:
         preprocess, reason = processor.preprocessing(folder)
         over = (f"{processor.FILE}: all of it, because of {reason}",) if reason else ()

@@ -1,8 +1,9 @@
-"""What transformers writes beside weights: names of classes, and how images are prepared.
+"""What transformers writes beside weights: names of classes, the head, how images are prepared.
 
-The names are ``id2label`` in ``config.json``. ``preprocessor_config.json`` has the rest. A value
-that cannot be followed here makes all of it passed over, since a part of it would be another
-preprocessing.
+The names are ``id2label`` in ``config.json``, and ``problem_type`` says what outputs mean: also for
+timm's networks, which transformers trains and saves too. ``preprocessor_config.json`` has the rest.
+A value that cannot be followed here makes all of it passed over, since a part of it would be
+another preprocessing.
 
 Source: ``ConvNextImageProcessor``, which its ResNets use, and ``BitImageProcessor`` of
 transformers, with their ``resize`` and ``center_crop``.
@@ -22,7 +23,7 @@ from ...system.checks import is_int
 from ...system.files import shown
 from .folder import CONFIG, json_object
 
-__all__ = ["FILE", "check", "in_order", "is_of_resnets", "labels", "preprocessing"]
+__all__ = ["FILE", "check", "head", "in_order", "is_of_resnets", "labels", "preprocessing"]
 
 FILE = "preprocessor_config.json"
 _FILTERS = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -33,6 +34,11 @@ _SQUEEZED = 384  # from this size on, ConvNext's processor squeezes images to sq
 _USUAL: Mapping[str, tuple[Any, ...]] = {
     "hidden_act": (None, "relu"),
     "downsample_in_bottleneck": (None, False),
+}
+_HEADS = {
+    None: "",
+    "single_label_classification": "softmax",
+    "multi_label_classification": "sigmoid",
 }
 
 
@@ -53,6 +59,26 @@ def check(path: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
                 "version cannot compute, though its tensors may look like those of a plain "
                 f"network; use a plain ResNeXt, or move the file away from {CONFIG} if it is one"
             )
+
+
+def head(path: str | os.PathLike[str], values: Mapping[str, Any]) -> tuple[str, tuple[str, ...]]:
+    """Return the head that ``problem_type`` means, "" for none, and what of it is passed over.
+
+    Raises
+    ------
+    FormatError
+        The outputs are no classes.
+    """
+    kind = values.get("problem_type")
+    if kind == "regression":
+        raise FormatError(
+            f"{shown(path)}: {CONFIG} beside it says problem_type 'regression': the outputs are "
+            "measures, and those of a network here are classes or labels; to have them as logits "
+            f"all the same, move the file away from {CONFIG}, or take that field out of it"
+        )
+    if isinstance(kind, str | None) and kind in _HEADS:
+        return _HEADS[kind], ()
+    return "", (f"{CONFIG}: problem_type {_short(kind)}: it is not known here",)
 
 
 def labels(values: Mapping[str, Any]) -> tuple[str, ...] | None:

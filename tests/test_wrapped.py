@@ -130,6 +130,30 @@ def test_weights_that_were_not_looked_at_are_named_in_an_error(convert):
     same(convert(top, key="classifier")[0])
 
 
+@pytest.mark.parametrize("layer", ["linear", "norm"])
+def test_a_layer_beside_the_state_dict_is_not_left_out(convert, layer):
+    """Its names have no dots; the network kept its own classifier without a word."""
+    values = {"weight": np.zeros((3, 512), np.float32), "bias": np.zeros(3, np.float32)}
+    if layer == "norm":
+        values |= {"weight": values["bias"], "running_mean": values["bias"], "running_var": LOSS}
+        values["num_batches_tracked"] = np.array(3)
+    parts = {n: v if v is LOSS else torch_files.tensor(v) for n, v in values.items()}
+    for top in ({"backbone": S, "top": parts}, {"a": {"top": parts, "net": S}, "epoch": LOSS}):
+        key, beside = ("backbone", "top") if "top" in top else ("a.net", "a.top")
+        with pytest.raises(FormatError, match=rf"{beside}' a layer .* --key {key} to have"):
+            convert(top)
+        stored, notes = convert(top, key=key)
+        same(stored)
+        assert f"not taken: {beside}" in notes
+
+
+def test_other_tensors_without_dots_beside_the_state_dict_are_named(convert):
+    queue = {"queue": torch_files.tensor(np.zeros((4, 4), np.float32))}
+    stored, notes = convert({"net": S, "memory": queue, "results": {"weighted": LOSS}, "top": LOSS})
+    same(stored)
+    assert "not taken: memory (--ema" in notes
+
+
 PREFIXES = [
     "model.",
     "net.",

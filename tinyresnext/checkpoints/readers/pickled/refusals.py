@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from ....errors import UnsafeError
+from ....errors import FormatError, UnsafeError
 from ....formats.pickle.names import is_array, is_unknown_class
 from ....formats.pickle.tensors import Tensor
 from ....formats.pickle.vocabulary import Global, Placeholder
 
-__all__ = ["kind", "refuse_objects", "unknown_class"]
+__all__ = ["kind", "refuse_layers", "refuse_objects", "unknown_class"]
+
+_OF_A_LAYER = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
 def kind(value: Any) -> str:
@@ -52,3 +55,17 @@ def refuse_objects(where: str, value: object) -> None:
             "neither imported nor run; if the file holds a whole model, load it where you trust it "
             "and save only model.state_dict()"
         )
+
+
+def refuse_layers(chosen: str, beside: Mapping[str, Mapping[object, object]]) -> None:
+    """Raise `FormatError` if a single layer lies beside the network under the key ``chosen``.
+
+    It has a linear layer's names, or those of a norm in front of one.
+    """
+    for key, layer in beside.items():
+        if "weight" in layer and layer.keys() <= _OF_A_LAYER:
+            raise FormatError(
+                f"the network is under {chosen!r}, and under {key!r} a layer beside it, which may "
+                "be its classifier; put it into the network's state dict, as fc.weight and "
+                f"fc.bias, or say --key {chosen} to have the network without it"
+            )

@@ -17,7 +17,7 @@ from ....formats.pickle.tensors import Tensor
 from ....formats.pickle.vocabulary import OtherKey, Placeholder
 from ...names.prefixes import averages, is_average, unwrap
 from ..checkpoint import MAX_NAME
-from .refusals import kind, refuse_objects, unknown_class
+from .refusals import kind, refuse_layers, refuse_objects, unknown_class
 
 __all__ = ["Choice", "called", "choose", "clean"]
 
@@ -60,7 +60,7 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     Raises
     ------
     FormatError
-        There is no state dict.
+        There is no state dict; or beside it lies a layer, which may be the network's classifier.
     UnsafeError
         ``top`` is an object of an unknown class.
     UsageError
@@ -72,16 +72,17 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
             f"the key {key!r} and ema both say which weights to take; give one of them"
         )
     refuse_objects("the top of the checkpoint", top)
-    dicts = _state_dicts(top)
-    found = dict(dicts)
-    if len(found) < len(dicts):
+    dicts = [(name, value) for name, value in _dicts(top) if _holds_tensors(value)]
+    states = _state_dicts(dicts)
+    found = dict(states)
+    if len(found) < len(states):
         raise FormatError("two state dicts have the same key, one of them with dots; save one")
     if key is not None:
         mapping = _under(top, key)
         if not _holds_tensors(mapping):
             there = ", ".join(repr(name) for name in found if name) or "no state dict under a key"
             raise UsageError(f"no tensors are under {key!r}; there is {there}")
-        return Choice(key, mapping, tuple(name for name in found if name != key))
+        return Choice(key, mapping, (*(name for name in found if name != key), *_bare(dicts, key)))
     averaged = [name for name in found if is_average(name)]
     plain = [name for name in found if name not in averaged]
     if ema and not averaged:
@@ -89,7 +90,9 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     ordered = averaged + plain if ema else plain + averaged
     if not ordered:
         raise FormatError(_nothing(top))
-    return Choice(ordered[0], found[ordered[0]], tuple(ordered[1:]))
+    beside = _bare(dicts, ordered[0])
+    refuse_layers(ordered[0], beside)
+    return Choice(ordered[0], found[ordered[0]], (*ordered[1:], *beside))
 
 
 def called(top: object) -> str:
@@ -98,20 +101,13 @@ def called(top: object) -> str:
     return name if type(name) is str and len(name) <= MAX_NAME else ""
 
 
-def _state_dicts(top: object) -> list[tuple[str, dict]]:
-    """Return the state dicts with their keys, the likeliest first.
+def _state_dicts(dicts: list[tuple[str, dict]]) -> list[tuple[str, dict]]:
+    """Return which dicts of tensors are state dicts, the likeliest first.
 
     They have a tensor whose name has a dot; if there are none, a dict with any tensor will do, at
     the top or under a well-known key.
     """
-    dicts = [(name, value) for name, value in _dicts(top) if _holds_tensors(value)]
-    named = [
-        (name, value)
-        for name, value in dicts
-        if any(
-            type(one) is Tensor and type(key) is str and "." in key for key, one in value.items()
-        )
-    ]
+    named = [(name, value) for name, value in dicts if _is_dotted(value)]
 
     def rank(found: tuple[str, dict]) -> tuple[int, int, int]:
         last = found[0].rpartition(".")[2]
@@ -121,6 +117,28 @@ def _state_dicts(top: object) -> list[tuple[str, dict]]:
 
     known = ("", *WRAPPERS, *AVERAGED_WRAPPERS)
     return sorted(named or [one for one in dicts if one[0] in known], key=rank)
+
+
+def _is_dotted(value: dict) -> bool:
+    """Return whether a tensor in a dict has a name with a dot."""
+    return any(
+        type(one) is Tensor and type(key) is str and "." in key for key, one in value.items()
+    )
+
+
+def _bare(dicts: list[tuple[str, dict]], chosen: str) -> dict[str, dict]:
+    """Return the dicts of tensors beside the chosen one whose names have no dots."""
+    return {
+        name: value
+        for name, value in dicts
+        if name and chosen and not (_within(name, chosen) or _within(chosen, name))
+        if not _is_dotted(value) and any(type(t) is Tensor and t.size for t in value.values())
+    }
+
+
+def _within(name: str, key: str) -> bool:
+    """Return whether what lies under a name is, or is in, what lies under a key."""
+    return f"{name}.".startswith(f"{key}.")
 
 
 def _dicts(top: object) -> Iterator[tuple[str, dict]]:
@@ -216,8 +234,7 @@ def clean(choice: Choice) -> tuple[str, dict[str, Tensor], tuple[str, ...]]:
     UnsafeError
         A value among the tensors is an object of an unknown class.
     """
-    tensors: dict[str, Tensor] = {}
-    skipped = []
+    tensors, skipped = dict[str, Tensor](), []
     in_modules = any(type(name) is str and "." in name for name in choice.mapping)
     for name, value in choice.mapping.items():
         number = in_modules and _is_count(name, value)
@@ -258,7 +275,7 @@ def _is_beside(name: object, value: object, others: tuple[str, ...]) -> bool:
         return True
     if type(name) is not str:
         return not _has_tensors(value)
-    if any(f"{other}.".startswith(f"{name}.") for other in others) or name.endswith("_extra_state"):
+    if any(_within(other, name) for other in others) or name.endswith("_extra_state"):
         return True
     if unknown_class(value) is not None:
         return False

@@ -357,6 +357,16 @@ def test_names_of_other_systems(tmp_path, divisor):
     assert all(np.array_equal(found.params[name], a) for name, a in params.items())
 
 
+@pytest.mark.parametrize("prefix", ["model.", "encoder.net."])
+def test_cadenes_names_behind_a_prefix(tmp_path, prefix):
+    spec = SPECS["excited"]
+    params, _ = network(spec)
+    found, notes = read(tmp_path, {prefix + name: a for name, a in cadenes(params)})
+    assert found.spec == replace(spec, stem="caffe", stride_on=found.spec.stride_on)
+    assert all(np.array_equal(found.params[name], a) for name, a in params.items())
+    assert f"names: Cadene's SE networks, behind '{prefix}'" in notes
+
+
 def test_an_architecture_that_the_names_contradict(tmp_path):
     spec = SPECS["excited"]
     params, _ = network(spec)

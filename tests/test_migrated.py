@@ -198,6 +198,8 @@ CURES = {
     "conv1.activation_post_process.min_val": "without prepare",
     "conv1.weight_fake_quant.scale": "without prepare",
     "layer1.0.conv1.lora_A.default.weight": "merge_and_unload",
+    "fc.lora_A.default.weight": "merge_and_unload",
+    "fc.modules_to_save.default.weight": "merge_and_unload",
 }
 
 
@@ -206,6 +208,16 @@ CURES = {
 def test_weights_that_are_kept_in_parts_have_a_cure(convert, key, prefix):
     with pytest.raises(FormatError, match=CURES[key]):
         convert(state({**OURS, key: np.ones(3, np.float32)}, prefix))
+
+
+@pytest.mark.parametrize("inner", ["base_layer", "original_module"])
+def test_an_adapter_of_the_classifier_has_a_cure(convert, inner):
+    """The advice was to delete the classifier."""
+    values = {name.replace("fc.", f"fc.{inner}."): value for name, value in OURS.items()}
+    more = "lora_A" if inner == "base_layer" else "modules_to_save"
+    values[f"fc.{more}.default.weight"] = np.ones((2, 512), np.float32)
+    with pytest.raises(FormatError, match="merge_and_unload"):
+        convert(state(values, "base_model.model."))
 
 
 def linear(module, outputs, inputs=512):
@@ -242,6 +254,68 @@ def test_other_layers_beside_a_network_are_noted(convert, module):
     stored, notes = convert(top)
     same(stored, without_head(OURS))
     assert f"not taken: 2 tensors beside the network, such as {module}.weight" in notes
+
+
+BETWEEN = {
+    "bottleneck": {"weight": (512,), "bias": (512,), "running_mean": (512,), "running_var": (512,)},
+    "norm": {"running_mean": (512,), "running_var": (512,)},
+    "embedding": {"weight": (512, 512), "bias": (512,)},
+    "neck.fc": {"weight": (512, 512)},
+    "reduce": {"weight": (512, 512, 1, 1)},
+}
+
+
+@pytest.mark.parametrize("module", BETWEEN)
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_layer_between_features_and_classifier_is_not_left_out(convert, module, inside):
+    """Logits were those of the features without it."""
+    more = {f"{module}.{n}": np.ones(shape, "f4") for n, shape in BETWEEN[module].items()}
+    top = {f"base.{n}" if inside or n[:2] != "fc" else n: value for n, value in OURS.items()}
+    with pytest.raises(FormatError, match=rf"{module}.* may stand between .* --prefix base\."):
+        convert(state({**top, **more}))
+    wanted = OURS if inside else without_head(OURS)
+    same(convert(state({**top, **more}), prefix="base.")[0], wanted)
+
+
+@pytest.mark.parametrize("module", ["projector.1", "mlp.1", "momentum_projector.0", "decoder.norm"])
+def test_layers_that_stand_beside_the_classifier_are_noted(convert, module):
+    """As online training of a classifier beside a projection has them."""
+    width = 512 if module != "decoder.norm" else 256
+    norm = {f"{module}.{n}": np.ones(width, "f4") for n in ("weight", "bias", "running_var")}
+    top = {n.replace("fc.", "classifier."): value for n, value in OURS.items()}
+    top = {n if n[:2] == "cl" else f"backbone.{n}": value for n, value in top.items()}
+    top |= norm | {"projector.0.weight": np.ones((512, 512), "f4")}
+    stored, notes = convert(state(top))
+    same(stored)
+    assert "not taken: 4 tensors beside the network" in notes
+
+
+def test_the_projection_in_front_of_a_queue_is_no_classifier(convert):
+    """MoCo's first version: its 128 numbers of each image became 128 classes."""
+    both = {**state(OURS, "module.encoder_q."), **state(OTHERS, "module.encoder_k.")}
+    queue = state({"module.queue": np.zeros((10, 4), "f4"), "module.queue_ptr": np.zeros(1, "i8")})
+    for options in ({}, {"prefix": "module.encoder_q."}, {"arch": replace(TINY, classes=0)}):
+        stored, notes = convert({**both, **queue}, **options)
+        same(stored, without_head(OURS))
+        assert "left out: 2 tensors of a projection" in notes
+    same(convert({**both, **queue}, arch=TINY)[0])
+    queue["module.queue"] = torch_files.tensor(np.zeros((7, 4), np.float32))
+    same(convert({**both, **queue})[0])
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_head_of_a_segmentation_is_no_classifier(convert, prefix):
+    """It was refused as an fc.weight of four dimensions, which is not in the file."""
+    more = {"decoder.a.weight": np.zeros(3, "f4"), "segmentation_head.0.bias": np.zeros(1, "f4")}
+    more["segmentation_head.0.weight"] = np.zeros((1, 16, 3, 3), "f4")
+    values = {f"encoder.{name}": value for name, value in without_head(OURS).items()}
+    stored, notes = convert(state({**values, **more}, prefix))
+    same(stored, without_head(OURS))
+    assert "not taken: 3 tensors beside the network, such as segmentation_head" in notes
+    assert "no classifier" in notes
+    wide = {"classifier.weight": np.zeros((5, 512, 1, 1), "f4")}  # of features before their mean
+    with pytest.raises(FormatError, match=r"classifier\.weight' \(5, 512, 1, 1\), which may be"):
+        convert(state({**values, **wide}, prefix))
 
 
 CHANNELS = {

@@ -24,7 +24,7 @@ from .beside.labels import labels_of
 from .carried import Carried
 from .names import layouts
 from .names.classification_models import INPUT, preprocessing
-from .names.judge import check_outside, judge
+from .names.judge import check_outside, judge, without_other_heads
 from .names.schemes import Names, recognise
 from .names.table import TORCHVISION
 from .notes import About, notes
@@ -214,6 +214,8 @@ def _understood(
         named = recognise(shapes, prefix)
     else:  # the reader has named the tensors as we do
         named = Names(TORCHVISION, {name: ((name,), layouts.AS_IT_IS) for name in shapes}, {})
+    if not (isinstance(arch, Spec) and arch.classes):
+        named = without_other_heads(shapes, named)
     eps, whole = infer.epsilon(named.scheme), shapes
     shapes = {n: s for n, s in named.shapes(shapes).items() if not n.startswith(INPUT)}
     if arch is not None:

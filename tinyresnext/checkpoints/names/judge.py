@@ -13,7 +13,7 @@ from ..readers.checkpoint import Look
 from . import layouts, prefixes
 from .schemes import Names
 
-__all__ = ["check_outside", "judge"]
+__all__ = ["check_outside", "judge", "without_other_heads"]
 
 
 def judge(shapes: Mapping[str, tuple[int, ...]], named: Names) -> Look:
@@ -58,8 +58,32 @@ def judge(shapes: Mapping[str, tuple[int, ...]], named: Names) -> Look:
     return look
 
 
+def without_other_heads(shapes: Mapping[str, tuple[int, ...]], named: Names) -> Names:
+    """Leave out what is called as a classifier is and is none, as shapes say.
+
+    That is the projection of MoCo's first version, whose results stand in a queue, and a layer
+    beside the network that is not linear, as networks for segmentation have it.
+    """
+    if "fc.weight" not in named.parts:
+        return named
+    head = {key: None for name in ("fc.weight", "fc.bias") for key in named.parts[name][0]}
+    rest = {name: part for name, part in named.parts.items() if not name.startswith("fc.")}
+    first = next(iter(head))
+    shape = shapes[first]
+    queues = [s for key, s in shapes.items() if key.rpartition(".")[2] == "queue" and len(s) == 2]
+    if len(shape) == 2 and any(shape[0] in queue for queue in queues):
+        what = "tensors of a projection, of whose results there is a queue"
+        return named._replace(parts=rest, left_out=named.left_out | {what: tuple(head)})
+    if len(shape) != 2 and not first.startswith(named.prefix):
+        outside = (*head, *named.outside)
+        return named._replace(parts=rest, classifier="", outside=outside)
+    return named
+
+
 def check_outside(shapes: Mapping[str, tuple[int, ...]], named: Names, spec: Spec) -> None:
-    """Raise `FormatError` if a layer beside the network may be its classifier, or stand behind it.
+    """Raise `FormatError` if a layer beside the network may belong to it.
+
+    It may be its classifier, or stand in front of that, or behind it.
 
     Parameters
     ----------
@@ -72,18 +96,26 @@ def check_outside(shapes: Mapping[str, tuple[int, ...]], named: Names, spec: Spe
     known = prefixes.classifiers(named.prefix, named.outside)
     for key in named.outside:
         shape, single = shapes[key], key.removesuffix("weight") + "bias" in named.outside
-        if not key.endswith(".weight") or len(shape) != 2:
+        if not key.endswith((".weight", ".running_var")):
             continue
         where = f"beside the network behind {named.prefix!r} is {ascii(key)[:80]} {shape}"
         alone = f"say --prefix {named.prefix}"
-        follows = prefixes.may_follow(key, single)
-        if not spec.classes and shape[1] == spec.features and follows:
+        shape = shape[:2] if shape[2:] == (1, 1) else shape  # the same as a linear layer
+        follows = prefixes.may_follow(key, single, spec.classes > 0)
+        linear = len(shape) == 2 and (len(shapes[key]) == 2 or key in known)
+        if not spec.classes and linear and shape[1] == spec.features and follows:
             raise FormatError(
-                f"{where}, which may be its classifier under a name that is not known; call it "
-                f"fc.weight in the state dict, and its bias fc.bias, or {alone} to have the "
-                "network without a classifier"
+                f"{where}, which may be its classifier, of another form or under a name that is "
+                "not known; call it fc.weight in the state dict, with two dimensions, and its bias "
+                f"fc.bias, or {alone} to have the network without a classifier"
             )
-        inner = spec.classes and (shape[1] == spec.classes or key in known)
+        if spec.classes and follows and shape in ((spec.features,), (spec.features,) * 2):
+            raise FormatError(
+                f"{where}, which may stand between its features and its classifier, where no layer "
+                "is read; if it does not, delete it from the state dict; if it does, "
+                f"{alone} to have the network without a classifier"
+            )
+        inner = linear and spec.classes and (shape[1] == spec.classes or key in known)
         if inner and shape[1] in (spec.features, spec.classes):
             raise FormatError(
                 f"{where}, and the network has a classifier of {spec.classes} outputs itself; "

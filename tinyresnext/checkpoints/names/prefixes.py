@@ -40,6 +40,7 @@ _WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped
 _BEGINNINGS = (
     ("conv1.weight", "layer1."),
     ("conv1.0.weight", "layer1."),
+    ("layer0.conv1.weight", "layer1."),
     ("backbone.conv1.weight", "backbone.layer1."),
     ("backbone.stem.0.conv.weight", "backbone.layer1."),
     ("conv_1_3x3.weight", "stage_1."),
@@ -168,14 +169,15 @@ def single_layer(keys: Collection[str]) -> str:
     return module if module and {*keys} in ({weight, bias}, {weight}) else ""
 
 
-def may_follow(key: str, single: bool) -> bool:
+def may_follow(key: str, single: bool, classified: bool) -> bool:
     """Return whether the weight of a layer beside a network may be that of its classifier.
 
+    If it has one (``classified``), the layer may stand in front of that, where it may be a neck.
     Self-supervised training has layers there that are none. Of these, only a ``single`` one with a
     bias may be meant otherwise, such as ``proj`` and ``predictor``.
     """
     name = _PROJECTION.search(key)
-    if name is None:
+    if name is None or (classified and name[0].lower() == "neck"):
         return True
     numbered = key.removesuffix(".weight").rpartition(".")[2].isdigit()
     return single and not numbered and name[0].lower() in ("proj", "predict")

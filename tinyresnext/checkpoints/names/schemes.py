@@ -38,8 +38,8 @@ _CURES = {
     f"torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for each, {_AGAIN}",
     r"(?:^|\.)(?:activation_post_process|\w*fake_quant\w*)\.": "observers of quantisation are in "
     "the network; save the state dict of the float network, without prepare or prepare_qat",
-    r"(?:^|[._])lora_[AB]": "adapters (LoRA) are kept apart from the weights; call "
-    f"model.merge_and_unload(), {_AGAIN}",
+    r"(?:^|[._])(?:lora_[AB]|modules_to_save\.|original_module\.)": "adapters (LoRA) are kept "
+    f"apart from the weights; call model.merge_and_unload(), {_AGAIN}",
 }
 
 
@@ -250,6 +250,9 @@ def _unknown(keys: Collection[str], nearest: Attempt) -> FormatError:
 
 def _advice(names: Names, foreign: list[str]) -> str:
     """Return why keys do not fit, as far as it can be known, and what to do."""
+    for names_of, cure in _CURES.items():
+        if any(re.search(names_of, key) for key in foreign):
+            return cure
     parent = len(names.prefix) if foreign[0].startswith(names.prefix) else 0
     if (
         prefixes.classifiers("", [key[parent:] for key in foreign])
@@ -260,9 +263,6 @@ def _advice(names: Names, foreign: list[str]) -> str:
             "the classifier has other layers than one, which is not read; to have the network "
             f"without a classifier, delete these tensors from the state dict{way}"
         )
-    for names_of, cure in _CURES.items():
-        if any(re.search(names_of, key) for key in foreign):
-            return cure
     if any(re.search(r"\.conv2\.(?:paths|attn)\.", key) for key in foreign):
         return "selective kernels (SK) are not supported; use a ResNeXt or an SE-ResNeXt"
     return f"expected keys such as {SCHEMES[names.scheme].examples}"

@@ -142,16 +142,20 @@ def test_without_the_description_the_command_restores_it(run, tmp_path, suffix):
     assert store.read("a.h5").provenance["licence"] == "-"
 
 
-def test_a_name_keeps_what_it_does_not_say(run):
-    """No name says an epsilon or a dilation."""
-    spec = replace(variant("resnext29_32x4d"), classes=3, eps=1e-3, dilated=1)
+@pytest.mark.parametrize("untold", [{"dilated": 1}, {"stride_on": 1}])
+def test_a_name_keeps_what_it_does_not_say(run, untold):
+    """No name says an epsilon, a dilation, or strides on the first 1x1."""
+    spec = replace(variant("resnext29_32x4d"), classes=3, eps=1e-3, **untold)
     stored = model(spec, params=cases.weights(spec, counters=False))
     store.write("a.h5", stored)
     run("export", "a.h5", "a.npz")
     code, _, err = run("convert", "a.npz", "b.h5", "--arch", "resnext29_32x4d")
     assert (code, carried.FOUND_BESIDE in err, carried.FOUND in err) == (0, True, False)
-    assert "found: batch norm epsilon 0.001" in err
+    first = "3x3" if spec.stride_on == 2 else "first 1x1"
+    assert f"found: batch norm epsilon 0.001, the {first} convolutions stride" in err
     same(store.read("b.h5"), stored)
+    if not spec.dilated:
+        return
     assert (
         run("convert", "a.npz", "c.h5", "--arch", "resnext29_32x4d", "--output-stride", "4")[0] == 0
     )

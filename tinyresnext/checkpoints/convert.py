@@ -259,7 +259,8 @@ def _asked_for(shapes: infer.Shapes, eps: float, arch: str | Spec, beside: Carri
     if isinstance(arch, str):
         spec = replace(variant(arch), eps=eps)
         if beside is not None and carried.of_a_kind(beside.spec, spec):
-            spec = replace(spec, eps=beside.spec.eps, dilated=beside.spec.dilated)
+            ours = beside.spec
+            spec = replace(spec, eps=ours.eps, dilated=ours.dilated, stride_on=ours.stride_on)
         stem = shapes.get("conv1.0.weight" if spec.stem == "deep" else "conv1.weight", ())
         classifier = shapes.get("fc.weight", ())
         if len(stem) == 4 and stem[1] and (not classifier or len(classifier) == 2):

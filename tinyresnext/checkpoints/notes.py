@@ -152,23 +152,26 @@ def _assumed(spec: Spec, about: About, found: Checkpoint) -> list[str]:
     config = about.config
     known = config is not None and config.architecture != "" and not about.given
     how = "by its name" if known else "assumed"
-    strided = "3x3" if spec.stride_on == 2 else "first 1x1"
-    assumed = f"{how}: the {strided} convolutions stride"
-    beside = about.carried
-    kept = beside is not None and carried.of_a_kind(beside.spec, spec)
-    kept = kept and beside is not None and beside.spec.eps == spec.eps
+    strides = f"the {'3x3' if spec.stride_on == 2 else 'first 1x1'} convolutions stride"
+    ours = None if about.carried is None else about.carried.spec
+    kept = ours is not None and carried.of_a_kind(ours, spec)
+    kept = kept and ours is not None and (ours.eps, ours.stride_on) == (spec.eps, spec.stride_on)
     epsilon = f"batch norm epsilon {spec.eps:g}"
-    if found.eps is None and not kept:
-        assumed += f", {epsilon}" if spec.eps != FOLDED_EPSILON else ""
-    elif found.layers is not None and all(found.layers.convolutions.values()):
+    said, assumed = [f"found: {epsilon}"] if found.eps is not None else [], [strides]
+    layers = found.layers if found.eps is not None else None
+    if layers is not None and all(layers.convolutions.values()):
         slide = "how convolutions and max poolings slide"
         untold = [f"{how}: ReLU, and a mean over all positions"]
         return [f"found: {epsilon}, {slide}", *(untold if known else map(Doubt, untold))]
+    if kept:
+        said, assumed = [f"found: {epsilon}, {strides}"], []
+    elif found.eps is None and spec.eps != FOLDED_EPSILON:
+        assumed.append(epsilon)
     if spec.stem == "cifar" and not about.stem_given:
-        assumed += ", stride 1 and no pooling in the stem (--stem pooled says otherwise)"
+        assumed.append("stride 1 and no pooling in the stem (--stem pooled says otherwise)")
     trace = "" if known else ", of which tensors have no trace"
-    said = [f"found: {epsilon}"] if found.eps is not None or kept else []
-    untold = [assumed, f"{how}: {_traceless(spec)}{trace}"]
+    untold = [f"{how}: {', '.join(assumed)}"] if assumed else []
+    untold.append(f"{how}: {_traceless(spec)}{trace}")
     return [*said, *(untold if known else map(Doubt, untold))]
 
 

@@ -115,6 +115,17 @@ def test_all_names_in_all_protocols(path, system, protocol):
     assert "names: Paddle" in notes
 
 
+def test_two_networks_of_the_same_names_are_refused(path):
+    """SE_ResNeXt152_64x4d has the stem of the networks vd, and no pooling in its shortcuts."""
+    spec = replace(SE_VD, blocks=(1, 1, 36), cardinality=1, width=1)
+    path.write_bytes(file_of(arrays(spec, se_vd)))
+    arguments = "(1, 1, 36), 1, 1, 10, stem='deep', avg_down=True, stem_channels=(64, 64, 128)"
+    told = re.escape(f"load_checkpoint(path, arch=Spec({arguments}, se_reduction=16))")
+    with pytest.raises(FormatError, match=f"SE_ResNeXt152_64x4d, whose shortcuts do not.*{told}"):
+        cases.read_checkpoint(path)
+    assert cases.read_checkpoint(path, arch=spec).stored.spec == spec
+
+
 def test_a_mixture_of_names_is_none(path):
     mixed = arrays() | {"bb_0_0.conv0._batch_norm._mean": np.zeros(32, np.float32)}
     path.write_bytes(file_of(mixed))

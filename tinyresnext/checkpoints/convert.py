@@ -25,8 +25,9 @@ from .carried import Carried
 from .names import layouts
 from .names.classification_models import INPUT, preprocessing
 from .names.judge import check_outside, judge, without_other_heads
+from .names.paddle import check_twins
 from .names.schemes import Names, recognise
-from .names.table import TORCHVISION
+from .names.table import PADDLE, TORCHVISION
 from .notes import About, notes
 from .onnx.architecture import agreed
 from .readers import container, parts
@@ -227,6 +228,8 @@ def _understood(
         spec = graph
     else:
         spec = infer.by_names(named.scheme, infer.infer(shapes, eps))
+        if named.scheme == PADDLE:
+            check_twins(spec)
     if stem is None and arch is not None:
         _check_stem(named.scheme, spec)
     if stem is not None:

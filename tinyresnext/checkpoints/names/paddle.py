@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from ...errors import FormatError
+from ...network.spec import Spec
 from .layouts import AS_IT_IS, DENSE, DENSE_1X1, Layout, Reading
 from .pytorch import by_key
 
-__all__ = ["paddle"]
+__all__ = ["check_twins", "paddle"]
 
 _NORM = {"weight": "weight", "bias": "bias", "_mean": "running_mean", "_variance": "running_var"}
 _DEEP = {"1": ("conv1.0", "conv1.1"), "2": ("conv1.3", "conv1.4"), "3": ("conv1.6", "bn1")}
@@ -37,6 +39,22 @@ def paddle(keys: Collection[str]) -> Reading:
     pooled = any(key.startswith("conv1_1.") for key in keys)
     readings = [by_key(keys, rename) for rename in (_vision, lambda key: _clas(key, pooled), _wsl)]
     return min(readings, key=lambda found: len(found[1]))
+
+
+def check_twins(spec: Spec) -> None:
+    """Raise `FormatError` if two networks have the names and shapes of one that was inferred.
+
+    PaddleClas keeps no trace of a pooling in shortcuts, and its deepest SE-ResNeXt has none, but
+    the stem by which the networks vd are known, which do have one.
+    """
+    if spec.avg_down and spec.se_reduction and spec.blocks[2:3] == (36,):
+        raise FormatError(
+            "the names and shapes are those of two networks of PaddleClas: of SENet154_vd, whose "
+            "shortcuts pool, and of SE_ResNeXt152_64x4d, whose shortcuts do not and which is not "
+            "read; if it is the first, say so in Python: load_checkpoint(path, arch=Spec("
+            f"{spec.blocks}, {spec.cardinality}, {spec.width}, {spec.classes}, stem='deep', "
+            f"avg_down=True, stem_channels={spec.stem_channels}, se_reduction={spec.se_reduction}))"
+        )
 
 
 def _vision(key: str) -> tuple[str, Layout] | None:

@@ -37,7 +37,7 @@ WRITERS = {
     "cadene": (key_schemes.cadene, table.CADENE),
     "cadene-10.1": (key_schemes.cadene_first, table.CADENE),
     "cadene-bare": (key_schemes.cadene_bare, table.CADENE),
-    "cadene-resnet": (key_schemes.cadene_resnet, table.CADENE),
+    "cadene-resnet": (key_schemes.cadene_resnet, table.CADENE_RESNET),
     "torch7-flat": (key_schemes.torch7_flat, table.TORCH7),
     "torch7-nested": (key_schemes.torch7_nested, table.TORCH7),
     "torch7-wrapped": (key_schemes.torch7_wrapped, table.TORCH7),
@@ -255,6 +255,15 @@ def test_keras_has_an_epsilon_of_its_own(arch):
     found, named = convert._understood(theirs, arch, None, None)
     assert found == replace(spec, eps=1.001e-5)
     assert (found.name, named.scheme) == ("resnext50_32x4d", table.KERAS)
+
+
+def test_a_network_of_caffes_has_the_names_of_another():
+    """And what is said of the conversion from Torch7 is true of the numbered tree alone."""
+    deep, shallow = VARIANTS["resnet101"], VARIANTS["resnet50"]
+    assert "cafferesnet101 has the same names" in infer.implied(table.CADENE_RESNET, deep).note
+    assert not infer.implied(table.CADENE_RESNET, shallow).note
+    assert not infer.implied(table.TORCHVISION, deep).note
+    assert "Torch7" in infer.implied(table.CADENE, VARIANTS["resnext101_32x4d"]).note
 
 
 @pytest.mark.parametrize(

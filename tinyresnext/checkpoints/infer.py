@@ -210,6 +210,11 @@ def implied(scheme: str, spec: Spec) -> Implied:
         "rounds its activations to 8 bits too, which this network does not: its logits are near, "
         "and not equal. Norms are folded: those of this network are the identity and a shift",
     }
+    if spec.cardinality == 1 and sum(spec.blocks) == 33:
+        notes[table.CADENE_RESNET] = (
+            "Cadene: taken for torchvision's ResNet-101; cafferesnet101 has the same names and is "
+            "not read: it strides elsewhere, pools as Caffe does, and takes BGR from 0 to 255"
+        )
     whole = Preprocess(224, 224, "keras") if scheme == table.KERAS else Preprocess()
     return Implied(CIFAR if spec.small else whole, notes.get(scheme, ""))
 

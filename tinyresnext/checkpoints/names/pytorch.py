@@ -12,7 +12,16 @@ from collections.abc import Callable, Collection, Iterable
 from . import module_tree
 from .layouts import AS_IT_IS, Layout, Part, Reading, folded_norm
 
-__all__ = ["by_key", "cadene", "cadene_se", "folded", "mmpretrain", "prlz77", "quantised"]
+__all__ = [
+    "by_key",
+    "cadene",
+    "cadene_resnet",
+    "cadene_se",
+    "folded",
+    "mmpretrain",
+    "prlz77",
+    "quantised",
+]
 __all__ += ["timm_d", "torchvision"]
 
 _FIELD = r"(?:weight|bias|running_mean|running_var)"
@@ -169,11 +178,10 @@ def prlz77(keys: Collection[str]) -> Reading:
 def cadene(keys: Collection[str]) -> Reading:
     """Read Cadene's names: Torch7's tree below ``features``, or at the top as first published.
 
-    The classifier is ``last_linear`` or ``10.1``. The names of Cadene's ResNets are torchvision's,
-    except for ``last_linear``.
+    The classifier is ``last_linear`` or ``10.1``.
     """
-    if 2 * sum(key.startswith("layer") for key in keys) > len(keys):
-        return ({}, [*keys]) if _is_folded(keys) else by_key(keys, _cadene_resnet)
+    if _has_layers(keys):
+        return {}, [*keys]
     classifier = {key for key in keys if key.startswith(("last_linear.", "10.1."))}
     above = "features." if 2 * sum(key.startswith("features.") for key in keys) > len(keys) else ""
     if not above and not classifier:
@@ -186,6 +194,18 @@ def cadene(keys: Collection[str]) -> Reading:
         for name, (sources, layout) in parts.items()
     }
     return named, [*({*keys} - {*paths.values()}), *(paths[path] for path in foreign)]
+
+
+def cadene_resnet(keys: Collection[str]) -> Reading:
+    """Read the names of Cadene's ResNets: torchvision's, except for ``last_linear``."""
+    if not _has_layers(keys) or _is_folded(keys):
+        return {}, [*keys]
+    return by_key(keys, _cadene_resnet)
+
+
+def _has_layers(keys: Collection[str]) -> bool:
+    """Return whether most names begin as torchvision's."""
+    return 2 * sum(key.startswith("layer") for key in keys) > len(keys)
 
 
 def cadene_se(keys: Collection[str]) -> Reading:

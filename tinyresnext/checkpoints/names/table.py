@@ -13,6 +13,7 @@ from .paddle import paddle
 
 __all__ = [
     "CADENE",
+    "CADENE_RESNET",
     "CADENE_SE",
     "CLASSIFICATION_MODELS",
     "FOLDED",
@@ -39,6 +40,7 @@ class Scheme(NamedTuple):
 
 TORCHVISION, TIMM_D, MMPRETRAIN = "torchvision", "timm's variants d", "mmpretrain"
 CADENE, PRLZ77, TORCH7, KERAS = "Cadene", "prlz77", "Torch7", "Keras"
+CADENE_RESNET = "Cadene's ResNets"
 PADDLE, QUANTISED, CADENE_SE = "Paddle", "torchvision, quantised", "Cadene's SE networks"
 FOLDED = "torchvision, norms folded"
 CLASSIFICATION_MODELS, SE_CLASSIFICATION_MODELS = "classification_models", "its SE-ResNeXt"
@@ -51,6 +53,9 @@ SCHEMES: Mapping[str, Scheme] = {
     ),
     CADENE: Scheme(
         pytorch.cadene, "'features.0.weight', 'features.4.0.0.0.0.3.weight' and 'last_linear.bias'"
+    ),
+    CADENE_RESNET: Scheme(
+        pytorch.cadene_resnet, "'conv1.weight', 'layer1.0.conv2.weight' and 'last_linear.bias'"
     ),
     CADENE_SE: Scheme(pytorch.cadene_se, "'layer0.conv1.weight' and 'layer1.0.conv2.weight'"),
     PRLZ77: Scheme(

@@ -12,6 +12,7 @@ import pytest
 
 from tinyresnext import Preprocess, Spec
 from tinyresnext.checkpoints.imagenet import imagenet_labels
+from tinyresnext.checkpoints.notes import Doubt, prepared
 from tinyresnext.errors import FormatError, IntegrityError, WeightsError
 from tinyresnext.network.resnext import blocks
 
@@ -89,7 +90,10 @@ def test_every_generation(path, generation, full):
     assert np.allclose(stored.preprocess.std, std / 255, rtol=1e-15)
     assert np.allclose(stored.preprocess.mean, (MEAN - SHIFT * std) / 255, rtol=1e-15)
     assert (stored.preprocess.resize, stored.preprocess.crop) == (256, 224)
-    assert "found: preprocessing, in the norm of the input (bn_data)" in notes
+    assert "found: mean and deviation, in the norm of the input (bn_data)" in notes
+    rest = prepared(notes, stored)  # how images are resized and cut, nothing says
+    assert rest.startswith("assumed, but for mean and deviation: resized to 256")
+    assert isinstance(rest, Doubt)
     assert "names: classification_models" in notes
 
 

@@ -28,7 +28,7 @@ from .names.judge import check_outside, judge, without_other_heads
 from .names.paddle import check_twins
 from .names.schemes import Names, recognise
 from .names.table import PADDLE, TORCHVISION
-from .notes import About, notes
+from .notes import FOUND_NORM, About, notes
 from .onnx.architecture import agreed
 from .readers import container, parts
 from .readers.checkpoint import Look, OnDemand
@@ -175,7 +175,7 @@ def opened_checkpoint(
         if f"{INPUT}bias" in arrays:
             own = preprocessing(arrays, infer.epsilon(named.scheme), spec.channels)
             preprocess = replace(preprocess or own, mean=own.mean, std=own.std)
-            told += ("found: preprocessing, in the norm of the input (bn_data)",)
+            told += (f"{FOUND_NORM}, in the norm of the input (bn_data)",)
         params = OnDemand(parameters(spec), arrays.__getitem__)
         preprocess = preprocess or infer.implied(named.scheme, spec).preprocess
         stored = Stored(spec, params, preprocess, labels_of(spec, labels), provenance)

@@ -15,7 +15,9 @@ from .names.schemes import Names
 from .readers.checkpoint import Checkpoint
 from .readers.container import PICKLED
 
-__all__ = ["About", "Doubt", "notes", "prepared"]
+__all__ = ["FOUND_NORM", "About", "Doubt", "notes", "prepared"]
+
+FOUND_NORM = "found: mean and deviation"  # and nothing else of how images are prepared
 
 
 class Doubt(str):
@@ -92,8 +94,9 @@ def prepared(
     """
     found = any(note.startswith("found") and "preprocessing" in note for note in told)
     how = "found" if found else "assumed"
-    if options or whole:
-        how = "given" if whole else f"{how}, but for {', '.join(options)}"
+    norm = ["mean and deviation"] if any(note.startswith(FOUND_NORM) for note in told) else []
+    if norm or options or whole:
+        how = "given" if whole else f"{how}, but for {', '.join([*norm, *options])}"
     text, why = (
         f"{how}: {model.preprocess.described()}",
         model.preprocess.misfit(model.spec.channels),

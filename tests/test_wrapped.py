@@ -149,9 +149,13 @@ def test_a_layer_beside_the_state_dict_is_not_left_out(convert, layer):
 
 def test_other_tensors_without_dots_beside_the_state_dict_are_named(convert):
     queue = {"queue": torch_files.tensor(np.zeros((4, 4), np.float32))}
-    stored, notes = convert({"net": S, "memory": queue, "results": {"weighted": LOSS}, "top": LOSS})
+    state_of_rng = torch_files.tensor(np.zeros(9, np.uint8))
+    more = {"results": {"weighted": LOSS}, "top": LOSS, "rng": state_of_rng, "rngs": [state_of_rng]}
+    stored, notes = convert({"net": S, "memory": queue, **more, "fc_weight": queue["queue"]})
     same(stored)
-    assert "not taken: memory (--ema" in notes
+    assert "not taken: fc_weight, memory (--ema" in notes
+    stored, notes = convert({"net": S, **more})
+    assert "not taken" not in notes
 
 
 PREFIXES = [

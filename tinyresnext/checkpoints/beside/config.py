@@ -115,8 +115,8 @@ def read(
     else:
         return None
     processor.check(path, values)
-    head, reason = processor.head(path, values)
-    found = found._replace(head=head, passed_over=(*found.passed_over, *reason))
+    head, untold = processor.head(path, values)
+    found = found._replace(head=head, passed_over=(*found.passed_over, *untold))
     if not found.prepared_in:
         preprocess, reason = processor.preprocessing(folder)
         over = (f"{processor.FILE}: all of it, because of {reason}",) if reason else ()

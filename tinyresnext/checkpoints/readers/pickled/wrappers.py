@@ -73,8 +73,7 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
         )
     refuse_objects("the top of the checkpoint", top)
     dicts = [(name, value) for name, value in _dicts(top) if _holds_tensors(value)]
-    states = _state_dicts(dicts)
-    found = dict(states)
+    found = dict(states := _state_dicts(dicts))
     if len(found) < len(states):
         raise FormatError("two state dicts have the same key, one of them with dots; save one")
     if key is not None:
@@ -90,8 +89,7 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     ordered = averaged + plain if ema else plain + averaged
     if not ordered:
         raise FormatError(_nothing(top))
-    beside = _bare(dicts, ordered[0])
-    refuse_layers(ordered[0], beside)
+    refuse_layers(ordered[0], beside := _bare(dicts, ordered[0]))
     return Choice(ordered[0], found[ordered[0]], (*ordered[1:], *beside))
 
 
@@ -121,19 +119,21 @@ def _state_dicts(dicts: list[tuple[str, dict]]) -> list[tuple[str, dict]]:
 
 def _is_dotted(value: dict) -> bool:
     """Return whether a tensor in a dict has a name with a dot."""
-    return any(
-        type(one) is Tensor and type(key) is str and "." in key for key, one in value.items()
-    )
+    return any(type(t) is Tensor and type(key) is str and "." in key for key, t in value.items())
 
 
 def _bare(dicts: list[tuple[str, dict]], chosen: str) -> dict[str, dict]:
-    """Return the dicts of tensors beside the chosen one whose names have no dots."""
-    return {
-        name: value
-        for name, value in dicts
-        if name and chosen and not (_within(name, chosen) or _within(chosen, name))
-        if not _is_dotted(value) and any(type(t) is Tensor and t.size for t in value.values())
-    }
+    """Return what lies beside the chosen dict: dicts of tensors without dots, and lone tensors."""
+    found: dict[str, dict] = {}
+    for name, value in dicts:
+        lone = [
+            key for key, one in value.items() if type(one) is Tensor and one.size and _is_float(one)
+        ]
+        if not (chosen and lone) or _is_dotted(value) or _within(name, chosen):
+            continue
+        around = not name or _within(chosen, name)
+        found |= {f"{name}.{key}".strip("."): {} for key in lone} if around else {name: value}
+    return found
 
 
 def _within(name: str, key: str) -> bool:
@@ -260,9 +260,13 @@ def _is_count(name: object, value: object) -> bool:
     """
     if type(value) is not Tensor or value.size or type(name) is not str or "." in name:
         return False
+    return not (_is_float(value) and _NAME.fullmatch(name)) or _RESULT.search(name) is not None
+
+
+def _is_float(value: Tensor) -> bool:
+    """Return whether a tensor has numbers of floating point."""
     number = BY_TORCH.get(value.storage.kind)
-    whole = number is None or number.name not in FLOATS
-    return whole or not _NAME.fullmatch(name) or _RESULT.search(name) is not None
+    return number is not None and number.name in FLOATS
 
 
 def _is_beside(name: object, value: object, others: tuple[str, ...]) -> bool:

@@ -66,9 +66,9 @@ def without_other_heads(shapes: Mapping[str, tuple[int, ...]], named: Names) -> 
     """
     if "fc.weight" not in named.parts:
         return named
-    head = {key: None for name in ("fc.weight", "fc.bias") for key in named.parts[name][0]}
     rest = {name: part for name, part in named.parts.items() if not name.startswith("fc.")}
-    first = next(iter(head))
+    gone = [key for name in sorted(named.parts.keys() - rest) for key in named.parts[name][0]]
+    head, first = dict.fromkeys(gone), named.parts["fc.weight"][0][0]
     shape = shapes[first]
     queues = [s for key, s in shapes.items() if key.rpartition(".")[2] == "queue" and len(s) == 2]
     if len(shape) == 2 and any(shape[0] in queue for queue in queues):
@@ -113,7 +113,7 @@ def check_outside(shapes: Mapping[str, tuple[int, ...]], named: Names, spec: Spe
             raise FormatError(
                 f"{where}, which may stand between its features and its classifier, where no layer "
                 "is read; if it does not, delete it from the state dict; if it does, "
-                f"{alone} to have the network without a classifier"
+                f"{alone} to leave out all that is beside the network"
             )
         inner = linear and spec.classes and (shape[1] == spec.classes or key in known)
         if inner and shape[1] in (spec.features, spec.classes):

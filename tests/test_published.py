@@ -447,6 +447,12 @@ def test_the_command(run):
     assert f"here {away:+.2f} points, {away / error:+.1f} standard errors; {few}" in out
     out = run("val", "--model", name, "--fast-decode")[1]
     assert out.endswith("of its classes only; JPEGs were decoded at a reduced size here\n")
+    _, out, err = run("val", "--model", name, "--precision", "bfloat16")
+    assert "the model computes in bfloat16\n" in err
+    assert out.endswith("of its classes only; the model computed in bfloat16 here\n")
+    few_bits = json.loads(run("val", "--model", name, "--precision", "bfloat16", "--json")[1])
+    assert few_bits["precisions"] == ["bfloat16"]
+    assert few_bits["published"]["precision"] == "bfloat16"
     heading = "model,top1,top1_err,top5,top5_err,param_count,img_size,crop_pct,interpolation"
     head, row = Path("r.csv").read_text().splitlines()
     assert head == heading
@@ -457,6 +463,8 @@ def test_the_command(run):
     assert (found["results"]["top1"], found["top1"]) == (95.0, 0.9)
     assert found["published"]["standard_errors"] == round(away / error, 2)
     assert found["published"]["classes"] == 20
+    assert "precisions" not in found
+    assert "precision" not in found["published"]
     assert found["within"] == {"classes": 20, "top1": 0.95, "top5": found["within"]["top5"]}
     answers = [[CLASSES[own(i)]] for i in range(40)]
     write_files(Path("real"), {"real.json": json.dumps(answers).encode()})

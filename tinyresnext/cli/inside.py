@@ -22,7 +22,7 @@ from .runs.images import (
     computed_by,
     images_of,
 )
-from .runs.models import say_quantised
+from .runs.models import say_precisions
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -121,7 +121,7 @@ def _features(a: argparse.Namespace, client: Client | None) -> int:
         target(file, a.force, not_over=a.model)
         check_not_read(file, chain(a.paths, (one.name for one in images)))
     model = load(a.model, a.device, a.threads, a.precision)
-    say_quantised([model], [a.model or ""])
+    say_precisions([model], [a.model or ""])
     settings = {"sha256": [digest_of(model)], **computed_by(a, [model])}
     counts: dict[str, int] = {}
     with announce_compiling(model.ops):

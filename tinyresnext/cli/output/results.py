@@ -37,7 +37,9 @@ def beside_others(
         return {}, {}
     name = asked["models"][0]
     row = {"results": results(name, model.models[0], found)}
-    says = published(name, data, found, fast) if isinstance(found, Evaluation) else None
+    says = None
+    if isinstance(found, Evaluation):
+        says = published(name, data, found, fast, model.models[0].precision)
     return row, {} if says is None else {"published": says}
 
 
@@ -84,7 +86,11 @@ def results(name: str, model: Model, found: Evaluation | AnswerEvaluation) -> di
 
 
 def published(
-    name: str, data: Dataset | LabelledImages, found: Evaluation, fast: bool = False
+    name: str,
+    data: Dataset | LabelledImages,
+    found: Evaluation,
+    fast: bool = False,
+    precision: str = "float32",
 ) -> dict[str, Any] | None:
     """Return the published accuracy of a model and how far this one is from it, in percent.
 
@@ -93,7 +99,8 @@ def published(
     the published accuracy for as many images as were seen. If these are of some classes only, as in
     Imagenette, ``classes`` says of how many, since the published accuracy is that of all.
     ``measured`` says how images were prepared for the published accuracy, where that is not how the
-    model prepares them, and ``fast_decode`` that JPEGs were decoded at a reduced size.
+    model prepares them, ``fast_decode`` that JPEGs were decoded at a reduced size, and
+    ``precision`` what the model computed in, where that is not float32.
     """
     from ...hub.catalogue import entries, find
 
@@ -120,7 +127,8 @@ def published(
     }
     says |= {} if found.within is None else {"classes": found.within.classes}
     says |= {"measured": score.measured} if score.measured else {}
-    return says | ({"fast_decode": True} if fast else {})
+    says |= {"fast_decode": True} if fast else {}
+    return says | ({} if precision == "float32" else {"precision": precision})
 
 
 def sentence(says: dict[str, Any]) -> str:
@@ -145,4 +153,6 @@ def sentence(says: dict[str, Any]) -> str:
         )
     if "fast_decode" in says:
         parts.append("JPEGs were decoded at a reduced size here")
+    if "precision" in says:
+        parts.append(f"the model computed in {says['precision']} here")
     return "; ".join(parts)

@@ -36,7 +36,7 @@ def together(a: argparse.Namespace) -> tuple[dict[str, Any], Ensemble]:
     names = [Path(file).name for file in files]
     asked = {"model": " + ".join(names), "models": names, "crops": together.crops}
     asked |= {"mirror": together.mirror}
-    return asked | say_quantised(models, names), together
+    return asked | say_precisions(models, names), together
 
 
 def digests_of(model: Ensemble) -> list[str]:
@@ -46,12 +46,15 @@ def digests_of(model: Ensemble) -> list[str]:
     return [digest_of(one) for one in model.models]
 
 
-def say_quantised(models: Sequence[Model], names: Sequence[str]) -> dict[str, Any]:
-    """Say which models compute with integers of 8 bits, and return what JSON says of it."""
-    found = [name for model, name in zip(models, names, strict=True) if model.quantisation]
-    for name in found:
-        say(f"{shown(name)} is quantised: its convolutions compute in int8")
-    return {"precisions": [model.precision for model in models]} if found else {}
+def say_precisions(models: Sequence[Model], names: Sequence[str]) -> dict[str, Any]:
+    """Say which models compute in another precision than float32, and return what JSON says."""
+    found = [model.precision for model in models]
+    for name, precision in zip(names, found, strict=True):
+        if precision == "int8":
+            say(f"{shown(name)} is quantised: its convolutions compute in int8")
+    for precision in sorted(set(found) - {"float32", "int8"}):
+        say(f"{'the models compute' if found[1:] else 'the model computes'} in {precision}")
+    return {} if set(found) == {"float32"} else {"precisions": found}
 
 
 def keep_logits(a: argparse.Namespace, model: Ensemble) -> int:

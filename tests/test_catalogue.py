@@ -304,15 +304,30 @@ def test_lists(capsys):
     assert cli.main(["models", "*wsl*"]) == 0
     out = capsys.readouterr().out
     assert out.count("CC-BY-NC-4.0") == 12
-    assert "828,411,176  153.310  85.40" in out
+    assert "828,411,176  153.310 224 x 224  85.40" in out
     assert cli.main(["models", "*.c1_*"]) == 0
     assert "64 x 4" in capsys.readouterr().out
+    assert cli.main(["models", "*_ft_in1k_*"]) == 0  # among them the longest name
+    lines = capsys.readouterr().out.splitlines()
+    assert len({line.index("x 8") for line in lines[1:] if "x 8" in line}) == 1
     assert cli.main(["info", "resnext50_32x4d.fb_in1k"]) == 0
     out = capsys.readouterr().out
     assert "25,028,904" in out
     assert "resized to 256 (torch7), cropped to 224" in out
-    assert cli.main(["info", "resnext50_32x4d.a3_in1k"]) == 0
-    assert "for 160 x 160" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnext50_32x4d.a3_in1k", 160), ("seresnext50_32x4d.racm_in1k", 288)]
+)
+def test_a_list_has_the_work_for_the_images_that_the_model_sees(name, size, capsys):
+    """Its top-1 is that of these images; `info` says the same."""
+    assert cli.main(["info", name]) == 0
+    out = capsys.readouterr().out
+    assert f"for {size} x {size}\n" in out
+    work = re.search(r"multiply-adds ([\d.]+) G", out)[1]
+    assert cli.main(["models", name]) == 0
+    row = capsys.readouterr().out.splitlines()[1]
+    assert f" {work} {size} x {size}  {find(name).top1:.2f}  " in row
 
 
 DAMAGE = {

@@ -395,7 +395,8 @@ def test_the_bundled_model_has_a_name(run):
     params = re.search(r"^ +parameters +([\d,]+)$", card, re.M)[1]
     work = re.search(r"^ +multiply-adds +([\d.]+) G", card, re.M)[1]
     top1 = re.search(r"\*\*([\d.]+)%\*\* of 10,000", card)[1]
-    words = [name, f"{spec.cardinality} x {spec.width}", params, work, top1, "Apache-2.0"]
+    paths = f"{spec.cardinality} x {spec.width}"
+    words = [name, paths, params, work, "32 x 32", top1, "Apache-2.0"]
     assert re.search(rf"^{' +'.join(map(re.escape, words))} +bundled$", out, re.M)
     assert run("info", name) == run("info")
     assert run("export", name, "named.npz")[0] == run("verify", name)[0] == 0

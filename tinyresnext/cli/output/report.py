@@ -22,7 +22,7 @@ def models(names: Sequence[str]) -> str:
     lines = [head]
     for name in names:
         spec, size = VARIANTS[name], usual_size(VARIANTS[name])
-        params, macs = cost(spec)
+        params, macs = cost(spec, size)
         lines.append(
             f"{name:{wide}} {spec.depth:6} {_paths(spec):>8} {params:12,} {macs / 1e9:8.3f}"
             f"  {size} x {size}"
@@ -31,10 +31,15 @@ def models(names: Sequence[str]) -> str:
 
 
 class Listed(NamedTuple):
-    """What a list says of a model: ``here`` is whether its file is on this computer."""
+    """What a list says of a model.
+
+    ``size`` is the side of the images that it sees, and ``here`` whether its file is on this
+    computer.
+    """
 
     name: str
     spec: Spec
+    size: int
     top1: str
     licence: str
     download: str
@@ -45,28 +50,32 @@ def bundled(contents: Stored) -> Listed:
     """Return what a list says of the bundled model, given what its file has."""
     says = contents.provenance
     top1 = says.get("accuracy", "").partition("%")[0]
-    return Listed(BUNDLED, contents.spec, top1, says.get("licence", ""), "", "bundled")
+    size, licence = contents.preprocess.crop, says.get("licence", "")
+    return Listed(BUNDLED, contents.spec, size, top1, licence, "", "bundled")
 
 
 def published(entry: Entry) -> Listed:
     """Return what a list says of a published model."""
     top1 = "" if entry.top1 is None else f"{entry.top1:.2f}"
     here = "yes" if is_here(entry) else "no: unreadable" if entry.unreadable else "no"
-    return Listed(entry.name, entry.spec, top1, entry.licence, download(entry), here)
+    size = entry.preprocess.crop
+    return Listed(entry.name, entry.spec, size, top1, entry.licence, download(entry), here)
 
 
 def listed(found: Sequence[Listed]) -> str:
-    """Return a line for each model."""
-    costs = {spec: cost(spec) for spec in {one.spec for one in found}}
+    """Return a line for each model; what it costs is that of an image of the size that it sees."""
+    costs = {key: cost(*key) for key in {(one.spec, one.size) for one in found}}
+    wide = max(len(one.name) for one in found)
     lines = [
-        f"{'model':41} {'C x d':>8} {'params':>12} {'GMACs':>8} {'top-1':>6}  {'licence':13}"
-        f"{'download':>9}  here"
+        f"{'model':{wide}} {'C x d':>8} {'params':>12} {'GMACs':>8} {'image':>9} {'top-1':>6}  "
+        f"{'licence':13}{'download':>9}  here"
     ]
     for one in found:
-        params, macs = costs[one.spec]
+        params, macs = costs[one.spec, one.size]
+        size = f"{one.size} x {one.size}"
         lines.append(
-            f"{one.name:41} {_paths(one.spec):>8} {params:12,} {macs / 1e9:8.3f} {one.top1:>6}"
-            f"  {one.licence:13}{one.download:>9}  {one.here}"
+            f"{one.name:{wide}} {_paths(one.spec):>8} {params:12,} {macs / 1e9:8.3f} {size:>9} "
+            f"{one.top1:>6}  {one.licence:13}{one.download:>9}  {one.here}"
         )
     if any(one.download.startswith("~") for one in found):
         lines += ["", "~ is the size of the weights: that of the file is not published."]
@@ -83,7 +92,7 @@ def download(entry: Entry) -> str:
         return f"{entry.bytes / 1e6:.0f} MB"
     if entry.unreadable or not entry.file.endswith((".pth", ".pytorch", ".h5")):
         return ""
-    return f"~{4 * cost(entry.spec)[0] / 1e6:.0f} MB"
+    return f"~{4 * cost(entry.spec, entry.preprocess.crop)[0] / 1e6:.0f} MB"
 
 
 def entry(found: Entry) -> str:
@@ -201,9 +210,8 @@ def usual_size(spec: Spec) -> int:
     return 32 if spec.small else 224
 
 
-def cost(spec: Spec) -> tuple[int, int]:
-    """Return parameters, and multiply-adds for an image of the usual size."""
-    size = usual_size(spec)
+def cost(spec: Spec, size: int) -> tuple[int, int]:
+    """Return parameters, and multiply-adds for an image of that size."""
     sums = totals(layers(spec, size, size))
     return sums["params"], sums["macs"]
 

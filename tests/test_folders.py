@@ -285,8 +285,15 @@ def test_two_folders_of_one_split(put):
 
 
 def test_a_class_called_as_a_split(put):
-    with pytest.raises(FormatError, match=r"'train'.* put them into a folder called train"):
-        opened(put("train/1.jpg", "bus/1.jpg", "car/1.jpg"))
+    path = put("train/1.jpg", "bus/1.jpg", "car/1.jpg")
+    remedy = "called 'train', put all classes into a folder called train, which is the split train"
+    with pytest.raises(FormatError, match=remedy):
+        opened(path)
+    for ask in (open_dataset, lambda path, split: open_labelled([str(path)], split)):
+        with pytest.raises(UsageError, match=rf"no split 'test'.* 'bus', 'car'; if a .*{remedy}"):
+            ask(path, "test")
+    moved = put("train/train/1.jpg", "train/bus/1.jpg", "train/car/1.jpg")
+    assert opened(moved, "train")[0].classes == ("bus", "car", "train")
 
 
 def test_a_class_called_as_a_split_in_a_split(put):

@@ -15,7 +15,7 @@ from ...errors import FormatError
 from ..rules import is_idx, is_left_out, is_table
 from ..trees.listing import Parts, Tree, some
 
-__all__ = ["doubt", "no_classes"]
+__all__ = ["class_or_split", "doubt", "no_classes"]
 
 _TABLE = "a table (.csv) with the columns image,label or image,label,split"
 _MOST_ODD = 3  # classes: where there are more, one of them may be called images
@@ -77,11 +77,22 @@ def no_classes(tree: Tree, root: Parts, splits: Collection[str], name: str) -> F
         )
     tables = [each for each in files if is_table(each)]
     table = f"; perhaps {some(tables)} says the classes: then give this table" if tables else ""
-    called = f"; if a class is called {some(list(splits))}, put them into a folder called train"
     return FormatError(
         f"{name} has no images in class folders; expected CLASS/image.jpg or "
-        f"SPLIT/CLASS/image.jpg, or {_TABLE}{table}"
-        + (called if splits and set(tree.with_images(root)) - set(splits) else "")
+        f"SPLIT/CLASS/image.jpg, or {_TABLE}{table}{class_or_split(tree, root, splits)}"
+    )
+
+
+def class_or_split(tree: Tree, root: Parts, splits: Collection[str]) -> str:
+    """Return the rest of an error: what to do if classes are called as splits are.
+
+    It is empty if all folders with images are called so. Parameters are those of `no_classes`.
+    """
+    if not splits or not set(tree.with_images(root)) - set(splits):
+        return ""
+    return (
+        f"; if a class is called {some(list(splits))}, put all classes into a folder called train, "
+        "which is the split train"
     )
 
 

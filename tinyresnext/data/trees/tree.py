@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ...errors import FormatError, UsageError
 from ..dataset import ALL
-from ..published.beside import doubt, no_classes
+from ..published.beside import class_or_split, doubt, no_classes
 from ..published.flat import is_validation
 from ..rules import SPLITS, alike, image_kind, is_left_out, meant, splits_among, usual
 from .listing import Parts, Tree, some, written_otherwise
@@ -220,6 +220,7 @@ class Levels:
         raise UsageError(
             f"{self.name} has no split {split!r}; it has {some(list(splits))}"
             + (f", and folders that are no splits: {some(others)}" if others else "")
+            + class_or_split(self.tree, self.root, splits)
         )
 
     def _check_no_split(self, split: str) -> None:

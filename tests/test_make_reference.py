@@ -150,6 +150,24 @@ def test_numbers_of_images_that_cannot_be(tmp_path, pictures):
         make_reference(tmp_path / "net.h5", tmp_path / "r.npz", pictures=pictures)
 
 
+def test_what_verify_would_refuse_is_not_made(tmp_path, monkeypatch):
+    """An image here takes 13,068 bytes and its logits 80: to the byte, three do not fit."""
+    store_model(SPECS["imagenet"], tmp_path / "net.h5")
+    most, to = 3 * 13_148, tmp_path / "r.npz"
+    monkeypatch.setattr("tinyresnext.inference.verify.MOST_REFERENCE", most)
+    with monkeypatch.context() as early:
+        early.setattr("tinyresnext.inference.verify.forward", None)  # nothing is computed
+        with pytest.raises(UsageError, match=r"pictures is 3, .* at most 2 fit"):
+            make_reference(tmp_path / "net.h5", to, pictures=3)
+    assert not to.exists()
+    monkeypatch.setattr("tinyresnext.inference.verify.MOST_REFERENCE", most + 4096)
+    make_reference(tmp_path / "net.h5", to, pictures=3)
+    assert verify_logits(tmp_path / "net.h5", to, "reference").passed
+    monkeypatch.setattr("tinyresnext.inference.verify.MOST_REFERENCE", most)
+    with pytest.raises(UsageError, match="use fewer images"):
+        verify_logits(tmp_path / "net.h5", to, "reference")
+
+
 def test_without_pytorch(tmp_path, monkeypatch):
     store_model(SPECS["imagenet"], tmp_path / "net.h5")
     monkeypatch.setitem(sys.modules, "torch", None)

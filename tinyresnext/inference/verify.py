@@ -33,6 +33,7 @@ MOST_ERROR = 1e-3
 MOST_ALLOWED = 0.25  # of the largest logit: else coarse roundings would excuse other weights
 MOST_ENLARGED, SMALL_SIDE = 2, 64  # an image of a reference may be so much larger than the crop
 MOST_REFERENCE = 256 << 20  # bytes of all arrays: four hundred images of 224 x 224
+HEADERS = 4096  # bytes of them that the headers of three arrays do not exceed
 
 
 def verify(
@@ -99,7 +100,8 @@ def make_reference(
         The ``.npz`` file to write: ``x`` float32 [n, crop, crop, channels], ``logits`` float64 [n,
         classes] (or features, without a classifier), and ``float32_error``.
     pictures : int
-        The number of images n, from 1 to 256.
+        The number of images n, from 1 to 256, and no more than `verify` reads: all arrays have at
+        most 256 MiB, which 217 images of 320 x 320 fill.
     with_torch : bool
         Compute with PyTorch instead of `tinyresnext.ops.reference`.
 
@@ -114,9 +116,9 @@ def make_reference(
     WeightsError
         The model cannot be used, or its values overflow in float32.
     UsageError
-        ``pictures`` is no whole number or out of range, the preprocessing does not fit the network,
-        PyTorch is asked for and not installed, the file cannot be written, or its name ends
-        otherwise.
+        ``pictures`` is no whole number or out of range, `verify` would refuse so large a file, the
+        preprocessing does not fit the network, PyTorch is asked for and not installed, the file
+        cannot be written, or its name ends otherwise.
     """
     check_ending(to, (".npz",), "a reference (NumPy)")
     pictures = whole_number("pictures", pictures, 1, 256)
@@ -124,6 +126,12 @@ def make_reference(
     model = Model(*store.read(path), ops)
     side, preprocess = model.preprocess.crop, model.preprocess
     model.check_pictures()
+    each = 4 * side * side * model.spec.channels + 8 * model.spec.outputs
+    if pictures > (most := (MOST_REFERENCE - HEADERS) // each):
+        raise UsageError(
+            f"pictures is {pictures}, and each of {side} x {side} takes {each:,} bytes in a "
+            f"reference, of which `verify` reads {MOST_REFERENCE:,}; at most {most} fit, give fewer"
+        )
     shape = pictures, side, side, model.spec.channels
     noise = np.random.default_rng(0).random(shape, dtype=np.float32)
     x = (noise - np.array(preprocess.mean, np.float32)) / np.array(preprocess.std, np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -614,3 +615,21 @@ def test_teachers_as_they_are_typed(run, monkeypatch):
     ):
         code, _, err = run("evaluate", "images", *more, "--logits", "u.npz")
         assert (code, told in err) == (2, True), err
+
+
+def test_logits_of_what_train_does_not_read(run):
+    """Of the bundled model; a message about `evaluate` alone would say nothing to who runs it."""
+    small.write_folder(Path("images"))
+    image = next(Path("images").rglob("*.png")).as_posix()
+    Path("list.txt").write_text(f"{image} dark\n", "utf-8")
+    Path("0.cls").write_text("3", "utf-8")
+    with tarfile.open("shard.tar", "w") as shard:
+        shard.add(image, "0.png")
+        shard.add("0.cls")
+    for typed in ("list.txt", "images/*/*/*.png", "shard.tar", "shard-{0..1}.tar"):
+        code, out, err = run("evaluate", typed, "--logits", "t.npz", "--device", "reference")
+        assert (code, out) == (2, "")
+        assert typed in err
+        assert "is a list, a pattern or a shard, and --logits is for a data set" in err
+        assert "a .csv with the first line image,label" in err
+    assert not Path("t.npz").exists()

@@ -114,10 +114,25 @@ def _check_logits(a: argparse.Namespace, model: Ensemble) -> None:
             "an image that cannot be read has no logits, so it cannot count as wrong; give "
             "--broken skip, or leave --broken out: then the first such image ends the run"
         )
-    if len(a.data) > 1:
+    _check_data(a.data)
+
+
+def _check_data(data: list[str]) -> None:
+    """Raise `UsageError` unless logits are asked for of one data set that `train` reads, too."""
+    from ...data.trees.labelled import is_labelled
+
+    if len(data) > 1:
         raise UsageError(
-            f"--logits is for one data set, which `train` then finds again, and {len(a.data)} are "
+            f"--logits is for one data set, which `train` then finds again, and {len(data)} are "
             "given; write a file for each"
+        )
+    if is_labelled(data[0]):
+        raise UsageError(
+            f"{shown(data[0])} is a list, a pattern or a shard, and --logits is for a data set "
+            "that `train` reads, too: folders of classes, also in a zip or tar, a table, CIFAR or "
+            "MNIST; give a table of the images (unpack shards first): a .csv with the first line "
+            "image,label and a comma between each path and its label, where paths begin in the "
+            "folder of the table"
         )
 
 

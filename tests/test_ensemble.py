@@ -51,12 +51,28 @@ def test_the_views(height, width, interpolation):
     five = views(pixels, preprocess, 5)
     np.testing.assert_allclose(five, wanted, atol=1e-6)
     ten = views(pixels, preprocess, 10)
-    assert np.array_equal(ten, np.concatenate([five, five[:, :, ::-1]]))
-    assert np.array_equal(ten, views(pixels, preprocess, 5, mirror=True))
+    assert np.array_equal(ten, np.concatenate([five, views(pixels[:, ::-1], preprocess, 5)]))
+    mirrored = views(pixels, preprocess, 5, mirror=True)
+    assert np.array_equal(mirrored, np.concatenate([five, five[:, :, ::-1]]))
     assert np.array_equal(ten, views(pixels, preprocess, 10, mirror=True))
     both = views(pixels, preprocess, 1, mirror=True)
     assert np.array_equal(both, [middle, middle[:, ::-1]])
     assert np.array_equal(views(pixels, preprocess), [middle])
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "torch7"])
+def test_ten_crops_are_those_of_the_resized_image_and_of_its_mirror_image(interpolation):
+    """As torchvision's TenCrop behind a Resize: half of 20 - 13 is rounded to 4 on both sides."""
+    pixels = np.random.default_rng(0).integers(0, 256, (33, 33, 3)).astype(np.uint8)
+    [whole] = views(pixels, Preprocess(20, 20, interpolation, HALF, HALF))
+    wanted = [
+        x[top : top + 13, left : left + 13]
+        for x in (whole, whole[:, ::-1])
+        for top, left in ((0, 0), (0, 7), (7, 0), (7, 7), (4, 4))
+    ]
+    ten = views(pixels, Preprocess(20, 13, interpolation, HALF, HALF), 10)
+    assert np.array_equal(ten, wanted)
+    assert not np.array_equal(ten[9], ten[4][:, ::-1])  # which begins in the column before
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "torch7", "keras"])
@@ -128,7 +144,7 @@ def test_what_does_not_fit():
     model = small(0)
     with pytest.raises(UsageError, match="crops is 3: expected 1, 5 or 10"):
         Ensemble.of(model, 3)
-    with pytest.raises(UsageError, match="mirroring them changes nothing"):
+    with pytest.raises(UsageError, match="those of the mirrored image already"):
         model.predict([], crops=10, mirror=True)
     with pytest.raises(UsageError, match="no model"):
         Ensemble.of([])

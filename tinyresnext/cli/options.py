@@ -174,7 +174,8 @@ def add_ensemble(command: argparse.ArgumentParser) -> None:
         type=word(known),
         default="1",
         metavar=braces(known),
-        help="views of an image: the middle; the corners too; all of these mirrored too (1)",
+        help="views of an image: the middle; the corners too; all of these of the mirrored image "
+        "too (1)",
     )
     command.add_argument(
         "--mirror", action="store_true", help="let each of 1 or 5 views be mirrored too"

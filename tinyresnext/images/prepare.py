@@ -8,6 +8,7 @@ to the last bit, what torchvision's evaluation transforms return for Pillow imag
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +19,13 @@ from .checks import within_memory
 from .decode import Picture, describe, named, pixels_of, upright
 from .files import Contents
 from .preprocess import Preprocess
-from .resize import resize_and_crop_image, resized_size
+from .resize import crop_image, resize_image, resized_size
 from .torch7 import scale_and_crop
 
 __all__ = ["normalise", "prepare", "views"]
 
 MIDDLE = (0, 0)
+MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
 CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 
 
@@ -59,10 +61,13 @@ def views(
     preprocess : Preprocess
     crops : {1, 5, 10}
         The middle of the resized image; its four corners and the middle, in the order of
-        torchvision's ``FiveCrop``; or these five and then the same mirrored, as ``TenCrop``. In a
-        direction in which the image is not larger than the crop, corners are the middle.
+        torchvision's ``FiveCrop``; or these five and then the same five of the mirrored image, as
+        ``TenCrop``. In a direction in which the image is not larger than the crop, corners are the
+        middle.
     mirror : bool
-        Let each view be followed, after all others, by its mirror image; with ten crops they are.
+        Let each view be followed, after all others, by its mirror image. Ten crops stay as they
+        are; five of them are the mirror images of the others, in another order, and with the middle
+        one pixel aside where the widths of image and crop differ by an odd number.
     fast : bool
         Decode a large JPEG at a reduced size with at least twice the pixels that are needed: the
         pixels that come out differ slightly. With the interpolations "torch7" and "keras", which
@@ -85,19 +90,23 @@ def views(
     places = (MIDDLE,) if crops == 1 else (*CORNERS, MIDDLE)
     with within_memory(named(source)):
         image = upright(source, preprocess.channels, preprocess.resize if fast else None)
-        x = np.stack([_view(image, preprocess, place) for place in places])
-        return np.concatenate([x, x[:, :, ::-1]]) if mirror or crops == 10 else x
+        x = _views(image, preprocess, places, crops == 10)
+        return np.concatenate([x, x[:, :, ::-1]]) if mirror and crops != 10 else x
 
 
-def _view(
-    image: Image.Image, preprocess: Preprocess, place: tuple[int, int]
+def _views(
+    image: Image.Image, preprocess: Preprocess, places: Sequence[tuple[int, int]], twice: bool
 ) -> NDArray[np.float32]:
-    """Resize, crop and normalise one view."""
+    """Resize an image, crop and normalise its views, and ``twice`` those of its mirror image."""
+    crop, turns = preprocess.crop, (False, True) if twice else (False,)
     if preprocess.interpolation == "torch7":
-        size = resized_size(image.width, image.height, preprocess)
-        x = scale_and_crop(pixels_of(image), size, preprocess.crop, place)
-        return _standardise(x, preprocess)
-    return normalise(resize_and_crop_image(image, preprocess, place), preprocess)
+        pixels, size = pixels_of(image), resized_size(image.width, image.height, preprocess)
+        cut = [scale_and_crop(pixels, size, crop, one, turn) for turn in turns for one in places]
+        return _standardise(np.stack(cut), preprocess)
+    resized = resize_image(image, preprocess)
+    images = [resized.transpose(MIRROR) if turn else resized for turn in turns]
+    cuts = [crop_image(one, crop, place) for one in images for place in places]
+    return normalise(np.stack(cuts), preprocess)
 
 
 def normalise(pixels: NDArray[np.uint8], preprocess: Preprocess) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ from .files import check_size
 from .preprocess import FILTERS, Preprocess
 from .torch7 import scale_and_crop, scaled_size
 
-__all__ = ["resize_and_crop", "resize_and_crop_image", "resize_with_pillow", "resized_size"]
+__all__ = ["crop_image", "resize_and_crop", "resize_image", "resize_with_pillow", "resized_size"]
 
 
 def resize_and_crop(
@@ -55,21 +55,24 @@ def resize_and_crop(
     """
     check_pixels(pixels)
     if preprocess.interpolation != "torch7":
-        return resize_and_crop_image(_as_image(pixels), preprocess, place)
+        return crop_image(resize_image(_as_image(pixels), preprocess), preprocess.crop, place)
     size = resized_size(pixels.shape[1], pixels.shape[0], preprocess)
     x = scale_and_crop(pixels, size, preprocess.crop, place)
     levels: NDArray[np.float32] = np.rint(np.clip(x, 0, 1) * np.float32(255))
     return levels.astype(np.uint8)
 
 
-def resize_and_crop_image(
-    image: Image.Image, preprocess: Preprocess, place: tuple[int, int] = (0, 0)
-) -> NDArray[np.uint8]:
-    """Do what `resize_and_crop` does, except with "torch7", to an RGB or grey Pillow image."""
-    size, crop = resized_size(image.width, image.height, preprocess), preprocess.crop
-    top, left = _corner(size[1], crop, place[0]), _corner(size[0], crop, place[1])
+def resize_image(image: Image.Image, preprocess: Preprocess) -> Image.Image:
+    """Resize an RGB or grey Pillow image as `resize_and_crop` does, except with "torch7"."""
+    size = resized_size(image.width, image.height, preprocess)
+    return image.resize(size, FILTERS[preprocess.interpolation])
+
+
+def crop_image(image: Image.Image, crop: int, place: tuple[int, int]) -> NDArray[np.uint8]:
+    """Cut a square out of a resized image as `resize_and_crop` does."""
+    top, left = _corner(image.height, crop, place[0]), _corner(image.width, crop, place[1])
     box = (left, top, left + crop, top + crop)  # Pillow's crop is zero outside the image
-    return pixels_of(image.resize(size, FILTERS[preprocess.interpolation]).crop(box))
+    return pixels_of(image.crop(box))
 
 
 def resized_size(width: int, height: int, preprocess: Preprocess) -> tuple[int, int]:

@@ -43,6 +43,7 @@ def scale_and_crop(
     size: tuple[int, int],
     crop: int,
     place: tuple[int, int] = (0, 0),
+    mirrored: bool = False,
 ) -> NDArray[np.float32]:
     """Resize an image to `size` and cut a square out; only pixels within it are computed.
 
@@ -57,6 +58,8 @@ def scale_and_crop(
         padding is 0.
     place
         Where the square lies, as in `tinyresnext.images.resize.resize_and_crop`.
+    mirrored
+        Mirror the resized image before the square is cut out.
 
     Returns
     -------
@@ -66,6 +69,7 @@ def scale_and_crop(
     down, across = place
     left, columns = _part(size[0], crop, across)
     top, rows = _part(size[1], crop, down)
+    columns = size[0] - 1 - columns if mirrored else columns
     x = _along(pixels, 1, size[0], columns)
     x = _along(x, 0, size[1], rows)
     out = np.zeros((crop, crop, pixels.shape[2]), np.float32)

@@ -39,7 +39,7 @@ class Ensemble:
     models : tuple of Model
         With the same labels and the same kind of head. Each prepares images in its own way.
     crops : {1, 5, 10}
-        Views of an image: the middle; the corners too; all of these mirrored too.
+        Views of an image: the middle; the corners too; all of these of the mirrored image too.
     mirror : bool
         Whether each view is also seen mirrored; ten already are.
 
@@ -59,8 +59,8 @@ class Ensemble:
             raise UsageError(f"crops is {self.crops!r}: expected 1, 5 or 10 views of an image")
         if self.crops == 10 and self.mirror:
             raise UsageError(
-                "of 10 crops, five are the others mirrored, so mirroring them changes nothing; "
-                "leave out mirror (--mirror), or give 5 crops with it"
+                "of 10 crops, five are those of the mirrored image already; leave out mirror "
+                "(--mirror), or give 5 crops with it"
             )
         if not self.models:
             raise UsageError("there is no model; give at least one")

@@ -42,7 +42,8 @@ from tinyresnext.bench import processor  # noqa: E402
 
 OURS, WIDE, JUDGE = "tinyresnext", "tinyresnext float32", "pytorch eager"
 SLACK = 3  # our error may be this many times that of PyTorch in float32, on the same input
-# An engine with a larger error is still timed, unless the error shows a different computation.
+# An engine with a larger error is still raced, unless the error shows a different computation: then
+# it is timed, and no ratio is to it.
 PEERS_SLACK = 30
 REST = 0.1  # seconds of sleep before each turn, in which no engine may use processor time
 Row = dict[str, Any]

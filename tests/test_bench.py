@@ -8,6 +8,7 @@ import os
 import sys
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -489,3 +490,15 @@ def test_ratios_are_of_the_fastest_that_agrees(benchmarks):
     wide = {"tinyresnext float32": {"agrees": True, "median_ms": 5.02}}
     found = benchmarks("peers").ratios(engines | wide)
     assert found == pytest.approx(wanted | {"ratio_to_float32": 2.0})
+
+
+@pytest.mark.parametrize(("system", "unit"), [("darwin", 1), ("freebsd", 2**10)])
+def test_the_peak_of_memory_is_in_bytes_on_macos_and_in_kib_elsewhere(
+    benchmarks, monkeypatch, system, unit
+):
+    pytest.importorskip("resource")
+    folder, usage = benchmarks("folder"), SimpleNamespace(ru_maxrss=64 * 2**20 // unit)
+    monkeypatch.setattr(folder, "Path", lambda name: Path("/missing") / name.strip("/"))
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(folder.resource, "getrusage", lambda who: usage)
+    assert folder.resident() == 64

@@ -73,12 +73,12 @@ def decode(
     Parameters
     ----------
     source
-        The name of a JPEG, PNG, WebP, BMP, GIF or TIFF file, of which the first frame is read; the
-        contents of such a file, as bytes or as a file that is open in binary mode, which is read
-        from its beginning if it can be rewound, else from where it stands; a Pillow image; or an
-        array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3] RGB, [h, w, 4] RGB with alpha. The
-        module's text says what becomes of transparency, 16-bit grey and EXIF orientation. The
-        pixels of the source are not changed.
+        The name of a JPEG, PNG, WebP, BMP, GIF or TIFF file, of which the first frame is read, but
+        a TIFF of several pages is refused; the contents of such a file, as bytes or as a file that
+        is open in binary mode, which is read from its beginning if it can be rewound, else from
+        where it stands; a Pillow image; or an array of uint8: [h, w] or [h, w, 1] grey, [h, w, 3]
+        RGB, [h, w, 4] RGB with alpha. The module's text says what becomes of transparency, 16-bit
+        grey and EXIF orientation. The pixels of the source are not changed.
     channels
         3 for RGB; 1 for grey, 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601).
     least

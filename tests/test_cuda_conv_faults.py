@@ -151,7 +151,7 @@ def test_a_mistake_in_a_sum_is_found(name, old, new, case, said, monkeypatch):
 ROWS = [
     ("for _ in range(parts):", "for _ in range(1, parts):", SPLIT, None),
     ("        cuda.syncthreads()\n", "", ODD, RACE),
-    ("if within < width and into", "if into", ODD, OUT),
+    ("if within < width and into", "if into", ODD, RACE),
 ]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numba import cuda
 
+from ..elementwise import widened
 from ..runtime.arrays import DeviceArray, scratch
 from ..runtime.kernel import Kernel, ending, float32, floats, halves, int32, pointer, uint32
 from ..runtime.machine import Launch
@@ -37,11 +38,12 @@ def rows_kernel(kind: Any = floats) -> Kernel:
 
     A row of the sums is a group of filters at a position. What only fills it up is added up too,
     and left out: a block brings `THREADS` values of the result together in shared memory. It loads
-    from a whole sector on. The ReLU in float16 is that of `words.floor4_or_nan`.
+    from a whole sector on, and the bias of groups is filled up as well: ``across`` values are a
+    position's. The ReLU in float16 is that of `words.floor4_or_nan`.
     """
     NARROW = kind == halves
 
-    def run(sums, bias, residual, y, size, count, filters, width, wide, parts, shift, add, floor):
+    def run(sums, bias, residual, y, size, count, across, width, wide, parts, shift, add, floor):
         s = shared(THREADS)
         thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(THREADS))
         last = int32(first + int32(THREADS)) if first + int32(THREADS) < count else int32(count)
@@ -57,16 +59,14 @@ def rows_kernel(kind: Any = floats) -> Kernel:
             row = quotient(int32(i), wide)
             within, into = int32(int32(i) - int32(row * wide)), int32(int32(i) - first)
             into = int32(into - int32(row * filling))
+            if shift and (within < width or wide < across):
+                total += bias[int32(int32(i) - int32(quotient(int32(i), across) * across))]
             if within < width and into >= int32(0):
-                if shift and width == filters:
-                    total += bias[within]
                 s[into] = total
         cuda.syncthreads()
         at = int32(first + thread)
         if at < last:
             total = s[thread]
-            if shift and width != filters:  # groups that are filled up; here, they lie side by side
-                total += bias[int32(at - int32(quotient(at, filters) * filters))]
             if add:
                 total += get(residual, at)
             if total < floor:
@@ -224,16 +224,20 @@ def rows(
     out: DeviceArray,
     win: Windows,
     relu: bool,
-) -> Launch:
-    """Return the launch that adds ``sums [part, position, filter]`` and ends a convolution.
+) -> list[Launch]:
+    """Return the launches that add ``sums [part, position, filter]`` and end a convolution.
 
     The groups of ``win``, and so of the sums, may have more filters than those of ``out``.
     """
-    parts, filters, width = sums.shape[0], out.shape[-1], out.shape[-1] // win.groups
+    parts, width, launches = sums.shape[0], out.shape[-1] // win.groups, []
+    if bias is not None and win.groups > 1 and width < win.width:
+        narrow, bias = bias, scratch(out.machine, (win.groups * win.width,))
+        launches.append(widened(narrow, bias, width, win.width))
     shift, add, floor = int(bias is not None), int(residual is not None), 0.0 if relu else -np.inf
-    numbers = (sums.size // parts, out.size, filters, width, win.width, parts, shift, add, floor)
-    blocks, arrays = -(-out.size // THREADS), (sums, bias, residual, out)
-    return Launch(rows_kernel(pointer(out)), blocks, (*arrays, *numbers))
+    across = win.groups * win.width
+    numbers = (sums.size // parts, out.size, across, width, win.width, parts, shift, add, floor)
+    arrays, blocks = (sums, bias, residual, out), -(-out.size // THREADS)
+    return [*launches, Launch(rows_kernel(pointer(out)), blocks, (*arrays, *numbers))]
 
 
 def weight(sums: DeviceArray, win: Windows, seen: Windows, out: DeviceArray, more: bool) -> Launch:
@@ -274,12 +278,9 @@ def in_place(sums: DeviceArray, parts: int, out: DeviceArray, more: bool) -> Lau
 
 def slabs(sums: DeviceArray, parts: int, win: Windows, out: DeviceArray, more: bool) -> Launch:
     """Return the launch that adds ``sums``, parts of `pack.Slabs`, to a weight's gradient."""
-    taps, many = win.k_h * win.k_w, -(-win.c_out // SLAB)
-    numbers = (
-        sums.size // parts, taps, win.narrow, win.width, win.c_out, win.narrow * taps | 1, parts,
-        int(more),
-    )  # fmt: skip
-    return Launch(slabs_kernel(), many * QUARTERS, (sums, out, *numbers))
+    each, taps, pitch = sums.size // parts, win.k_h * win.k_w, win.depth | 1
+    numbers = (each, taps, win.narrow, win.width, win.c_out, pitch, parts, int(more))
+    return Launch(slabs_kernel(), -(-win.c_out // SLAB) * QUARTERS, (sums, out, *numbers))
 
 
 def channels(x: DeviceArray, out: DeviceArray, more: bool) -> list[Launch]:

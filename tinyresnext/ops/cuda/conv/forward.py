@@ -74,7 +74,7 @@ def lay_out(
         wide = scratch(weight.machine, weight.shape)
         made, launches = lay_out(wide, source, win, memory, dtype)
         return made, [copied(weight, wide), *launches]
-    if dtype != np.float32 and not (suits(win) and win.narrow <= WIDEST):
+    if dtype != np.float32 and not (suits(win) and max(win.narrow, win.width) <= WIDEST):
         return pairs(weight, source, win, memory, dtype)
     if dtype == np.float32:
         way = slabs if suits(win) else columns

@@ -287,4 +287,4 @@ def product(
         see = upload(x.machine, sight(seen, RUN, (slices(win.depth) + 1) * BK, weight.line))
     arrays = (x, weight.data, bias, extra, y, see)
     launches.append(Launch(kernel, plan.tiles * plan.parts, (*arrays, *numbers)))
-    return launches if ends else [*launches, fold.rows(y, bias, residual, out, win, relu)]
+    return launches if ends else [*launches, *fold.rows(y, bias, residual, out, win, relu)]

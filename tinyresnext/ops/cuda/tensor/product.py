@@ -253,4 +253,4 @@ def product(
         see = upload(x.machine, sight(win, RUN, weight.deep, weight.line))
     arrays = (x, weight.data, bias, residual if ends else None, y, see)
     launches.append(Launch(kernel, blocks(win, tile), (*arrays, *numbers)))
-    return launches if ends else [*launches, fold.rows(y, bias, residual, out, win, relu)]
+    return launches if ends else [*launches, *fold.rows(y, bias, residual, out, win, relu)]

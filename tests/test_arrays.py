@@ -136,6 +136,7 @@ def test_labels_of_other_kinds_are_refused(y, classes, text):
         (lambda d: {"names": "a" * 70}, "the names of the data set are 'aaa.*, expected a text"),
         (lambda d: {"names": 70}, "the names of the data set are 70, expected a text for each"),
         (lambda d: {"labels": d.labels[:, None]}, r"y\.ravel\(\) makes them one number for each"),
+        (lambda d: {"labels": d.labels.astype("u8") + (1 << 63)}, "reach 92.*, expected ind"),
         (lambda d: {"classes": 4}, "are 4, expected the names of all classes"),
         (lambda d: {"classes": "abcd"}, "are 'abcd', expected the names of all"),
     ],
@@ -145,6 +146,13 @@ def test_no_data_set_is_made_of_arrays_of_other_types(change, text):
     with pytest.raises(UsageError, match=r"of the data set (are|has)|the data set has") as raised:
         replace(good, **change(good))
     assert re.search(text, str(raised.value))
+
+
+def test_unsigned_labels_are_counted_as_others_are():
+    good = small.pictures()
+    labels = replace(good, labels=good.labels.astype(np.uint64)).labels
+    assert labels.dtype == np.int64
+    assert np.array_equal(labels, good.labels)
 
 
 def test_classes_may_be_an_array():

@@ -49,6 +49,9 @@ FAST = RECIPES["fast-cifar"]
         (60, {"parts": 8}, 16, 134, 0.025),
         (300, {"parts": 32}, 64, 100, 0.1),  # a part has two images at least
         (60, {"parts": 32}, 32, 400, 0.05),
+        (50_000, {"parts": 100}, 200, 25, 0.2),  # more than the recipe's 128
+        (150, {"parts": 100}, 100, 400, 0.2 * 100 / 128),  # there are no more images
+        (50_000, {"parts": 1}, 128, 25, 0.2),
         (500, {"parts": 6, "batch": 126}, 126, 134, 0.2 * 126 / 128),
         (50_000, {"batch": 64}, 64, 25, 0.2),  # as with --recipe, since nothing is to be mended
         (2048, {"batch": 16}, 16, 25, 0.2),
@@ -424,6 +427,19 @@ def test_a_dry_run_returns_the_network_before_training(tmp_path):
     initialise(first, recipe.start, recipe.seed)
     for name, value in first.items():
         assert np.array_equal(model.params[name], value), name
+
+
+def test_a_dry_run_that_diverges_names_no_state(tmp_path, monkeypatch):
+    call, losses = Step.__call__, iter([1.0, np.nan])
+    monkeypatch.setattr(Step, "__call__", lambda *given: (next(losses), call(*given)[1]))
+    sheet = tmp_path / "sheet.png"
+    with pytest.raises(TrainingError) as raised:
+        train(small.SPEC, small.pictures(), changed(lr=0.5), "", dry_run=sheet, **OPTIONS)
+    said = str(raised.value)
+    assert said.startswith("the loss is not finite in step 2 on the first images of the run")
+    assert "give a smaller --lr than 0.5" in said
+    assert "state" not in said
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_memory_that_parts_would_take_is_what_they_take(tmp_path, monkeypatch):

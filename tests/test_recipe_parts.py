@@ -113,6 +113,19 @@ def test_a_part_that_is_a_whole_number_of_epochs_is_that_number(warmup, total):
     assert rates[whole - 2] == pytest.approx(0.1 * (whole - 1) / whole)
 
 
+@pytest.mark.parametrize("changes", ["step", "epoch"])
+@pytest.mark.parametrize("warmup", [0.0, 0.25, 0.3])
+def test_a_rate_that_is_constant_after_the_warm_up_is_the_lowest(warmup, changes):
+    recipe = small.settings(
+        8, 4, 0.1, "cosine", warmup=warmup, constant=1 - warmup, lowest=0.01, changes=changes
+    )
+    total = 8 * (10 if changes == "step" else 1)
+    rates = [recipe.learning_rate(epoch, step, 10) for epoch in range(8) for step in range(10)]
+    rates = rates[:: 1 if changes == "step" else 10]
+    rising = recipe.schedule.rising(total)
+    assert rates[rising:] == pytest.approx([0.001] * (total - rising), rel=1e-9)
+
+
 @pytest.mark.parametrize("warmup", ["none", "power"])
 def test_averages_are_timms(warmup):
     recipe = small.settings(10, 4, 0.1, "step", ema=0.9, ema_warmup=warmup)

@@ -76,6 +76,12 @@ def test_journey(tmp_path, state):
     assert [path.name for path in tmp_path.iterdir()] == ["state.npz"]
 
 
+def test_a_loss_that_rounding_brought_below_zero_is_read(tmp_path, state):
+    state.loss = -1e-7
+    training_state.write(tmp_path / "state.npz", state)
+    assert training_state.read(tmp_path / "state.npz").loss == -1e-7
+
+
 def test_any_damaged_byte_is_found_or_harmless(tmp_path, state):
     path = tmp_path / "state.npz"
     training_state.write(path, state)

@@ -43,7 +43,7 @@ class Dataset:
     classes
         Names of the classes; a label is an index into them.
     labels
-        int64 [n]; or [n, classes] of 0 and 1, where an image has any number of them.
+        Integers [n], kept as int64; or [n, classes] of 0 and 1: an image has any number of them.
     names
         n names, for messages and reports: paths below the root, or what an archive calls them.
     read
@@ -87,6 +87,8 @@ class Dataset:
         if isinstance(self.classes, np.ndarray):
             object.__setattr__(self, "classes", tuple(self.classes.tolist()))
         check_arrays(self.classes, self.labels, self.names, self.pixels)
+        if self.labels.ndim == 1:  # NumPy counts and adds no numbers of uint64 as it does others
+            object.__setattr__(self, "labels", self.labels.astype(np.int64, copy=False))
 
     def __len__(self) -> int:
         """Return the number of images."""

@@ -261,7 +261,7 @@ class Step:
                 run()
                 wrong[number] = not np.isfinite(self._ops.download(value)).all()
         self._ranks.sum(wrong)
-        return self._forward[int(wrong.argmax())][0] if wrong.any() else None
+        return self._forward[int((wrong > 0).argmax())][0] if wrong.any() else None
 
     def _load(self, x: Array, labels: Array, more: Mapping[str, Array]) -> None:
         """Copy a mini-batch to where the first and the last forward calls read it."""

@@ -87,6 +87,8 @@ def _check_labels(labels: Any, classes: int) -> None:
             f"{found}, expected a NumPy array: integers [n], or 0 and 1 [n, classes]; "
             "tinyresnext.data.from_arrays takes texts and booleans too"
         )
+    if labels.ndim == 1 and (labels > np.iinfo(np.int64).max).any():
+        raise UsageError(f"{found} and reach {labels.max()}, expected indices of classes")
     if labels.dtype.kind == "f" and not np.isin(labels, (0, 1)).all():
         raise UsageError(f"{found}, expected 0 and 1 only")
     if labels.ndim == 2 and labels.shape[1] != classes:

@@ -39,7 +39,8 @@ class Schedule:
         For "cosine" and "linear": where the rate ends, as a part of ``lr``.
     constant : float
         For these: the part of the run, at its end, in which the rate stays lowest (timm's
-        cool-down).
+        cool-down). Where that and the warm-up are the whole run, it is lowest right after the
+        warm-up.
     from_start : bool
         For these: whether the curve begins with the run, so that the warm-up takes the place of its
         first part, as timm has it; else it begins after the warm-up.
@@ -122,6 +123,7 @@ class Schedule:
         if self.schedule == "step":
             return highest * self.gamma ** sum(epoch / epochs >= part for part in self.milestones)
         first = 0 if self.from_start else rising
-        part = min(1.0, (done - first) / max(total - level - first, 1))
+        falling = total - level - first
+        part = min(1.0, (done - first) / falling) if falling > 0 else 1.0
         shape = 0.5 * (1 + math.cos(math.pi * part)) if self.schedule == "cosine" else 1 - part
         return highest * (self.lowest + (1 - self.lowest) * shape)

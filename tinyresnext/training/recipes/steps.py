@@ -30,7 +30,8 @@ def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) 
     """Return the recipe with settings that make enough steps of so many images.
 
     The mini-batch is halved as long as there are too few steps, down to 16 images and two for each
-    part; after that there are more epochs. The parts stay equal. The learning rate falls with the
+    part; after that there are more epochs. Where parts are given and there are as many images, it
+    grows to two for each part. The parts stay equal. The learning rate falls with the
     mini-batch (the linear scaling of Goyal et al. 2017). A recipe that makes enough steps is
     returned as it is, with the settings that are given: its rate does not follow a given batch.
 
@@ -48,6 +49,7 @@ def enough(recipe: Recipe, images: int, given: Mapping[str, Any] | None = None) 
     if "batch" not in given:
         parts = given.get("parts", recipe.parts)
         least = max(LEAST_BATCH, 2 * parts) if parts > 1 else LEAST_BATCH
+        batch = max(batch, 2 * parts) if "parts" in given and parts > 1 else batch
         while batch > least and images // batch * epochs < ENOUGH:
             batch = max(batch // 2, least)
         batch = max(min(batch, images) // parts, 1) * parts

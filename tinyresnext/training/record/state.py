@@ -53,7 +53,7 @@ class State:
     epoch, step : int
         How many whole epochs are done, and how many steps of the present one.
     loss : float
-        The sum of the losses of the epoch's steps.
+        The sum of the losses of the epoch's steps; rounding may bring it a little below zero.
     correct : int
         How many images of the epoch were classified correctly when they were seen.
     seconds : float
@@ -255,7 +255,10 @@ def _meta(file: BinaryIO, members: dict[str, Member]) -> dict[str, Any]:
     for name in _NUMBERS:
         value = meta[name]
         fine &= (name in ("top1", "best") and value is None) or (
-            type(value) is float and math.isfinite(value) and value >= 0
+            type(value) is float
+            and math.isfinite(value)
+            # Rounding may bring a loss below zero: one with a teacher is a difference.
+            and (value >= 0 or name == "loss")
         )
     if not fine:
         raise FormatError(f"a counter in its meta is not a number of the right kind; {AGAIN}")

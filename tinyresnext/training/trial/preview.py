@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ...errors import TrainingError
 from ...images.preprocess import Preprocess
 from ...inference.model import Model
 from ...inference.scores.lettering import Letters
@@ -127,12 +128,19 @@ def _first(
 
 
 def _seconds(run: Run, x: np.ndarray, images: np.ndarray) -> float:
-    """Return how long a step takes: the median of a few."""
+    """Return how long a step takes: the median of a few; name what to do if it leads nowhere."""
     taken = []
-    for _ in range(1 + MEASURED):
+    for step in range(1, 2 + MEASURED):
         run.state.step = 0  # the run may have fewer steps, and no rate is defined after its last
         began = time.perf_counter()
-        run.step(x, images)
+        try:
+            run.step(x, images)
+        except TrainingError as error:
+            raise TrainingError(
+                f"the loss is not finite in step {step} on the first images of the run, of which "
+                "nothing is kept; give a smaller --lr than "
+                f"{run.state.recipe.schedule.lr:g}, and see whether the initial model is finite"
+            ) from error
         taken.append(time.perf_counter() - began)
     return float(np.median(taken[1:]))
 

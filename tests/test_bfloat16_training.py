@@ -51,6 +51,7 @@ from tinyresnext.errors import DeviceError, UsageError
 from tinyresnext.hub.bundled import shipped_model
 from tinyresnext.inference.files import load
 from tinyresnext.network.step import Step
+from tinyresnext.network.tape import Tape, gradients
 from tinyresnext.ops import reference
 from tinyresnext.ops.bfloat16 import rounded, widened
 from tinyresnext.system.ranks import ALONE, Ranks, part_of
@@ -115,6 +116,56 @@ def slopes(name: object, ops, shape) -> tuple[np.ndarray, np.ndarray]:
     """Return a gradient in bfloat16, and its values in float64."""
     dy = normal(generator((name, "dy")), *shape)
     return up(ops, dy), narrow(dy)
+
+
+# --- the tape -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", WAYS[:2])
+@pytest.mark.parametrize("kind", ["logits", "images", "images in float32"])
+def test_gradients_of_a_tape_are_as_their_arguments(way: str, kind: str):
+    """With equal images and weights of whole numbers every sum is exact, in any order."""
+    rng, found = generator(kind), []
+    x = rng.integers(-2, 3, (2, 4, 4, 8)).astype(np.float32)
+    weight, last = (rng.integers(-2, 3, s).astype(np.float32) for s in ((8, 8, 1, 1), (3, 8)))
+    dy = rng.integers(-2, 3, (2, 3) if kind == "logits" else x.shape).astype(np.float32)
+    for ops in (backend_of(way), reference):
+        tape, half = Tape(ops), ops is not reference
+        image = up(ops, x) if half else x
+        middle = tape.relu(tape.conv2d(image, weight))
+        logits = tape.linear(tape.mean_pool(middle, keepdims=False), last, np.zeros(3, np.float32))
+        slope = up(ops, dy) if half and kind == "images" else dy
+        of = logits if kind == "logits" else middle
+        dx, dweight = gradients(tape, slope, [image, weight], of=of)
+        assert (dx.dtype, dweight.dtype) == (image.dtype, weight.dtype)
+        found.append((ops.download(dx), dweight))
+    for one, other in zip(*found, strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_logits_have_gradients_in_float32_for_features_in_bfloat16():
+    """The compiled backend takes them; one is added to, and rounded once."""
+    x, weight, dy = (np.array(a, np.float32) for a in ([[1, 2]], [[1, 2], [3, 4]], [[1, 1.5]]))
+    found = []
+    for way in ("reference", "cpu"):
+        ops = backend_of(way)
+        out = (up(ops, x), *map(np.zeros_like, (weight, dy[0])))
+        args = (dy, dy, up(ops, x), weight, dy[0])
+        ops.bind("linear_backward", *args, out=out, more=(True, False, False))()
+        found.append([ops.download(out[0]), *out[1:]])
+    for one in found:
+        assert one[0].tolist() == [[6.5, 10]]
+        assert one[1].tolist() == [[1, 2], [1.5, 3]]
+        assert one[2].tolist() == [1, 1.5]
+
+
+@COMPILED
+def test_a_gradient_of_a_weight_is_not_written_as_bfloat16():
+    ops, x = backend_of("cpu"), np.zeros((1, 2, 2, 8), np.uint16)
+    weight = np.zeros((8, 8, 1, 1), np.float32)
+    out = (None, np.zeros(weight.shape, np.uint16))
+    with pytest.raises(TypeError, match="the gradient of weight is uint16, expected float32"):
+        ops.bind("conv2d_backward", x, x, x, weight, out=out, more=(False,) * 2)
 
 
 # --- ops ------------------------------------------------------------------------------------------

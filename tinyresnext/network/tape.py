@@ -10,6 +10,7 @@ import numpy as np
 
 from ..errors import UsageError
 from ..ops import shapes
+from ..ops.bfloat16 import HALF
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +157,8 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any], of: Any = None) -> list[A
         What computed ``of``. It saw the calls of ops: a value that something else has computed
         from others is a constant for it.
     dy : array
-        The gradient of what is to be minimised with respect to ``of``, in its shape.
+        The gradient of what is to be minimised with respect to ``of``, in its shape. Where ``of``
+        is bfloat16, it is rounded to that.
     wrt : sequence of array
         The very arrays (inputs, parameters or intermediate values) whose gradients are wanted.
     of : array, optional
@@ -165,8 +167,8 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any], of: Any = None) -> list[A
     Returns
     -------
     list of array
-        One gradient for each array of ``wrt``; ``None`` for an array that ``of`` does not depend
-        on.
+        One gradient for each array of ``wrt``, of its type (for integers, of that of ``dy``);
+        ``None`` for an array that ``of`` does not depend on.
 
     Raises
     ------
@@ -184,13 +186,17 @@ def gradients(tape: Tape, dy: Any, wrt: Sequence[Any], of: Any = None) -> list[A
             "value than the last one on the tape that value as of="
         )
     wanted, ops = {id(a) for a in wrt}, tape.ops
+    halves = getattr(ops, "precision", None) == "bfloat16"  # uint16 is that, and no integer
+    if halves and calls[-1].out.dtype == HALF != dy.dtype:
+        dy = ops.upload(dy, out=ops.empty(own, HALF))
     backward, found = differentiate(calls, dy, wanted)
     kept = {id(gradient) for gradient in found.values()}
     values = {id(dy): dy}
     for step in backward:
-        for stand, more in zip(step.out, step.more, strict=True):
+        for arg, stand, more in zip(step.call.args, step.out, step.more, strict=True):
             if stand is not None and not more:
-                values[id(stand)] = ops.empty(stand.shape, dy.dtype)
+                like = arg if halves or arg.dtype.kind == "f" else dy
+                values[id(stand)] = ops.empty(stand.shape, like.dtype)
         out = tuple(values.get(id(stand)) for stand in step.out)
         call, given = step.call, values[id(step.dy)]
         args = (given, call.out, *call.args)

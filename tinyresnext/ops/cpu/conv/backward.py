@@ -34,7 +34,7 @@ from ..elementwise import in_words
 from ..interlaced import bind_join, bind_split
 from ..moments import bind_channel_sums
 from ..runtime.crew import Chain, Step
-from ..runtime.memory import HALF, Array, empty, empty_like, flat
+from ..runtime.memory import HALF, Array, changed, empty, empty_like, flat
 from ..runtime.simd import copy, stored, value
 from ..runtime.simd.bfloat16 import multiplies
 from ..runtime.tasks import finished, in_tasks, next_task
@@ -175,6 +175,7 @@ def bind_weight_gradient(
     x: Array, dy: Array, geo: Geometry, out: Array, more: bool, words: bool | None = None
 ) -> list[Step]:
     """Prepare ``dweight``; for ``words`` see `forward.pack_rounded`."""
+    out = changed("conv2d_backward", "the gradient of weight", out)
     shape = (geo.c_out, geo.c_in // geo.groups, geo.k_h, geo.k_w)
     multiplied = x.dtype == HALF and (multiplies() if words is None else words)
     if narrow_outer.suits(shape, geo.groups):

@@ -293,6 +293,25 @@ def test_batch_norm_is_exact_wherever_odd_values_lie(name, mean):
             assert np.abs(one - want).max() < 3 * most * np.abs(want).max()
 
 
+@pytest.mark.parametrize("given", [True, False])
+def test_forward_and_backward_see_the_same_relu(given):
+    """The first position of every channel is at the kink, where an ulp of a factor decides."""
+    rng, c = generator("kink"), 512
+    x, scale, statistics = normal(rng, 1, 2, 3, c), np.ones(c, np.float32), np.empty((2, c), "f4")
+    wide_x = x.astype(np.float64)
+    mean, var = (a.reshape(c) for a in (wide_x.mean((0, 1, 2)), wide_x.var((0, 1, 2))))
+    shift = (mean.astype(np.float32) - x[0, 0, 0]) * (1 / np.sqrt(var + 1e-5)).astype(np.float32)
+    y = cpu.batch_norm_train(x, scale, shift, relu=True, statistics=statistics)
+    dy = np.zeros_like(x)
+    dy[0, 0, 0] = 1
+    found = cpu.batch_norm_train_backward(
+        dy, y, x, scale, shift, relu=True, statistics=statistics if given else None
+    )
+    passed = y[0, 0, 0] > 0
+    assert 0 < passed.sum() < c
+    assert np.array_equal(found[2], passed)
+
+
 def test_batch_norm_of_equal_values_has_no_variance(ops):
     x = np.full((2, 3, 3, 4), 7, np.float32)
     statistics = np.empty((2, 4), np.float32)

@@ -199,6 +199,10 @@ def test_another_shape_is_refused(network):
     for repeats in (0, -1, 1.5, None):
         with pytest.raises(UsageError, match="give a whole number of at least 1"):
             made.profile(x, repeats)
+    none = plan.Plan(plan.program(params, spec, reference), (0, *x.shape[1:]), reference)
+    assert none(x[:0].astype(np.float32)).shape == (0, spec.classes)
+    with pytest.raises(UsageError, match="the plan is for no images"):
+        none.profile(x[:0].astype(np.float32))
 
 
 @pytest.mark.parametrize("ops", [cpu, reference])

@@ -155,6 +155,20 @@ def test_a_value_that_is_not_finite_is_an_error():
         Histogram().add(np.array([1, np.nan], np.float32))
 
 
+def test_a_value_that_is_tiny_in_all_images_counts_as_zero():
+    """Bins of it would be narrower than float32 can divide by."""
+    histogram = Histogram()
+    histogram.add(np.array([[0, 1e-36, -LEAST / 2]], np.float32))
+    assert set(histogram.ranges(127).values()) == {0.0}
+    assert set(Candidates(histogram, True).scales.values()) == {LEAST}
+    histogram.add(np.array([[1, 1e-36, 0]], np.float32))
+    assert histogram.largest == histogram.reach == 1
+    assert histogram.counts[[0, -1]].tolist() == [5, 1]
+    small = Histogram()
+    small.add(np.array([[LEAST, 0]], np.float32))
+    assert small.counts[[0, -1]].tolist() == [1, 1]
+
+
 # --- weights --------------------------------------------------------------------------------------
 
 

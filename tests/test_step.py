@@ -143,6 +143,23 @@ def test_what_does_not_fit_is_refused(ops):
         step(x, np.zeros((3, 4), np.float32))
 
 
+def test_weights_are_for_a_step_that_was_made_for_them():
+    spec = NETWORKS["cifar"]
+    params, (x, labels) = network(spec), batch(spec)
+    plain, weighted = (Step(params, spec, x.shape, reference, weighted=w) for w in (False, True))
+    loss, even = plain(x, labels)[0], np.ones(3)
+    assert weighted(x, labels, even)[0] == pytest.approx(loss)
+    refused = [
+        (plain, {"weights": even}, r"weights: \(3,\), expected None as Step"),
+        (plain, {"teacher": np.ones((3, 5))}, r"teacher: \(3, 5\), expected None"),
+        (weighted, {}, r"weights: None, expected \(3,\) as Step"),
+        (weighted, {"weights": even[:1]}, r"weights: \(1,\), expected \(3,\)"),
+    ]
+    for step, given, text in refused:
+        with pytest.raises(ValueError, match=text):
+            step(x, labels, **given)
+
+
 def test_a_gradient_that_is_placed_over_another_that_lives_would_be_seen(monkeypatch):
     """Break the placing: write every gradient of a batch norm over the incoming one.
 

@@ -513,6 +513,15 @@ def test_fork_after_use(layer, status):
 
 @JITTED
 @FORK
+def test_fork_after_a_call_of_one_task():
+    """It runs on the thread that makes it, but Numba has started the others."""
+    code = "cpu.conv2d(np.ones((1, 1, 1, 8), 'f4'), np.ones((8, 8, 1, 1), 'f4')); print(fork(told))"
+    done = run(textwrap.dedent(PREPARE) + code, NUMBA_THREADING_LAYER="omp")
+    assert (done.returncode, done.stdout) == (0, f"{3 << 8}\n"), done.stderr
+
+
+@JITTED
+@FORK
 @pytest.mark.parametrize("layer", LAYERS)
 def test_fork_before_use(layer):
     code = "model = network(); print(fork(told), fork(told)); print(told())"

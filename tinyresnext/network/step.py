@@ -59,8 +59,7 @@ class Step:
     drops : mapping of str to Drop, optional
         What is left out, in the backend's memory; see `tinyresnext.network.resnext.forward`.
     frozen : collection of str
-        First parts of the names of layers that are not trained, such as ``conv1``, ``bn1`` and
-        ``layer1``.
+        First parts of the names of layers that are not trained, such as ``conv1`` and ``layer1``.
     threads : int, optional
         How many to run on; by default, as many cores as this process may use.
     ranks : Ranks
@@ -205,12 +204,10 @@ class Step:
             call, out = gradient.call, tuple(map(real, gradient.out))
             attrs = {key: real(a) for key, a in call.attrs.items()}
             args = map(real, (gradient.dy, call.out, *call.args))
-            op = f"{call.op}_backward"
-            run = self._ops.bind(op, *args, **attrs, out=out, more=gradient.more)
+            run = self._ops.bind(f"{call.op}_backward", *args, **attrs, out=out, more=gradient.more)
             self._backward.append((call.name, run))
         self._run_forward = self._ops.chain([run for _, _, run in self._forward])
-        runs = self.buckets.between([run for _, run in self._backward])
-        self._run_backward = self._ops.chain(runs)
+        self._run_backward = self._ops.chain(self.buckets.between([r for _, r in self._backward]))
         self._logits = real(next(call.out for call in calls if call.name == "fc"))
         self._loss = real(calls[-1].out)
 
@@ -278,8 +275,7 @@ class Step:
             labels = labels[:, None] if one else np.eye(classes)[labels]
         if labels.shape != (n, classes):
             raise ValueError(
-                f"labels have shape {labels.shape}, expected ({n},) integers or ({n}, {classes}) "
-                "floats"
+                f"labels have shape {labels.shape}, expected {(n,)} integers or {n, classes} floats"
             )
         for name, values in {"x": x, "labels": labels, **more}.items():
             place = self._given[name]
@@ -289,7 +285,11 @@ class Step:
     def _weighed(self, weights: Rows, teacher: Rows, soft: Rows) -> tuple[dict[str, Array], float]:
         """Return what the loss reads beside labels, and what it has beside its kernels."""
         if self._distillation is None:
-            return ({"weights": np.asarray(weights)} if "weights" in self._given else {}), 0.0
+            for name, rows in {"weights": weights, "teacher": teacher, "soft": soft}.items():
+                found, wanted = (a if a is None else a.shape for a in (rows, self._given.get(name)))
+                if found != wanted:
+                    raise ValueError(f"{name}: {found}, expected {wanted} as Step(weighted=) says")
+            return {} if weights is None else {"weights": weights}, 0.0
         teacher, shape = np.asarray(teacher), self._given["teacher"].shape
         if teacher.shape != shape:
             raise ValueError(f"the teacher says {teacher.shape}, expected probabilities {shape}")

@@ -26,9 +26,8 @@ BINS = 4096
 INSIDE = 0.9999  # the part of the numbers that `percentile` keeps
 RANGES = 128  # that `squares` tries
 MOST = 1 << 18  # numbers of a value that are counted for a mini-batch
-LEAST = (
-    2.0**-100
-)  # a scale for values that were zero in all images; larger than this they never are
+# A scale for values that were zero in all images; smaller numbers than this count as zero.
+LEAST = 2.0**-100
 
 
 def sample(values: np.ndarray) -> np.ndarray:
@@ -70,6 +69,7 @@ class Histogram:
             raise IntegrityError(
                 "a value of the network is not finite for a calibration image; use other weights"
             )
+        largest = largest if largest >= LEAST else 0.0  # for float32, bins would be too narrow
         self.largest = max(self.largest, largest)
         self.reach = self.reach or largest
         while largest > self.reach:

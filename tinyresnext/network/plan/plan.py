@@ -211,9 +211,7 @@ class Plan:
                         args, out = map(at, call.args), at(call.out)
                         prepared[key] = ops.bind(call.op, *args, **attrs, out=out)
                     in_order.append(prepared[key])
-        first_of: dict[int, Callable[[], Any]] = {}
-        for (t, *_), step in prepared.items():
-            first_of.setdefault(t, step)
+        first_of = {t: step for (t, *_), step in reversed(prepared.items())}
         self._steps = [first_of[t] for t in range(len(self.calls))]
         self._run = ops.chain(in_order)
         self._x = memory[id(x)].part(ops, 0, self.at_once)
@@ -245,9 +243,12 @@ class Plan:
         Raises
         ------
         UsageError
-            ``x`` is something else than a call takes, or ``repeats`` is no whole number from 1.
+            ``x`` is something else than a call takes or has no images, or ``repeats`` is no whole
+            number from 1.
         """
         self._check(x)
+        if not len(x):
+            raise UsageError("the plan is for no images, so no step takes time; make one for some")
         if not is_whole(repeats, 1):
             raise UsageError(f"repeats is {repeats!r:.80}; give a whole number of at least 1")
         seconds = np.empty((repeats, len(self._steps)))

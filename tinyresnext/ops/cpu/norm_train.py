@@ -100,8 +100,12 @@ def spread(x, norm, dy, out, g, counters):
 
 
 def scaled(mean: Array, var: Array, scale: Array, shift: Array, eps: float) -> Array:
-    """Return what the kernels multiply by and add: ``[mean, factor, shift]``."""
-    return np.concatenate([mean, scale / np.sqrt(var + eps), shift]).astype(np.float32)
+    """Return what the kernels multiply by and add: ``[mean, factor, shift]``.
+
+    The variance is rounded first, as the backward pass is given it: then both see the same ReLU.
+    """
+    kept = var.astype(np.float32).astype(np.float64)
+    return np.concatenate([mean, scale / np.sqrt(kept + eps), shift]).astype(np.float32)
 
 
 def batch_norm_train(

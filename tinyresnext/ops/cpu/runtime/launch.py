@@ -104,9 +104,10 @@ def threads_now() -> int:
     Raises
     ------
     DeviceError
-        Numba's environment variables ask for a pool that is not there.
+        As `launch` raises it.
     """
-    _started()
+    # Numba's threads start here, so a child that is forked from now on must know of them.
+    _pool() if compiles() else _started()
     return numba.get_num_threads()
 
 

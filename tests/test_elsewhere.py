@@ -151,7 +151,7 @@ def test_bench(monkeypatch):
     from tinyresnext.network.spec import variants
 
     monkeypatch.setattr(variants, "VARIANTS", {"small": small.SPEC})
-    monkeypatch.setattr(module, "backend", lambda device, precision="float32": elsewhere)
+    monkeypatch.setattr(module, "backend_of", lambda device, precision="float32": elsewhere)
     report = bench(["small"], [2], [32], None, 1, every_layer=True)
     assert report["models"][0]["batch"] == 2
     assert report["layers"]

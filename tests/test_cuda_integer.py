@@ -190,8 +190,14 @@ def test_dp4a_of_the_emulator_knows_all_signs():
         (("3x3", (1, 12, 12, 64), 64, 3, 1, 1, 1), RELU),
         (("width 4, stride", (1, 6, 7, 128), 128, 3, 2, 1, 32), REAL),
         (("width 14", (1, 3, 7, 112), 112, 3, 1, 1, 8), RELU),
+        (("20 to 72", (2, 9, 11, 20), 72, 1, 1, 0, 1), RELU),
+        (("20 to 72, real", (2, 9, 11, 20), 72, 3, 1, 1, 1), REAL),
+        (("50 to 70", (2, 9, 11, 50), 70, 3, 2, 1, 1), RELU),
+        (("64 to 20", (2, 9, 11, 64), 20, 1, 1, 0, 1), RELU),
+        (("groups of 12", (2, 9, 11, 36), 36, 3, 1, 1, 3), REAL),
+        (("groups of 5 to 40", (2, 9, 11, 10), 80, 1, 1, 0, 2), RELU),
     ],
-    ids=["3x3", "width 4, stride", "width 14"],
+    ids=lambda given: given[0] if isinstance(given[0], str) else None,
 )
 def test_whole_sectors_are_moved(case, end, monkeypatch):
     """With all kernels: the last case also fills groups up, and ends its sums later."""
@@ -231,7 +237,8 @@ PLANTED = [
     (grouped, faults.BARRIER, "", GROUPED, faults.RACE),
     (grouped, faults.WAIT, "", GROUPED, faults.COPY),
     (grouped, "seen = inside and uint32(left + j) < uint32(w)", "seen = inside", GROUPED, None),
-    (ends, "if i < size:", "if True:", ("5 x 2 kernel", *RELU), faults.OUT),
+    (ends, "if at < last:", "if True:", ("5 x 2 kernel", *RELU), "nobody has written it"),
+    (ends, "        cuda.syncthreads()\n", "", ("5 x 2 kernel", *RELU), faults.RACE),
 ]
 ROUNDING = [
     ("quantise_kernel", "if i < count:", "if True:", faults.OUT),

@@ -1,7 +1,7 @@
 """What comes behind the sums of a convolution of integers, and results of any width.
 
-A kernel ends its sums itself where the filters of a group are whole words. Else it stores them as
-they are, and one pass ends each by itself (`ended`).
+A kernel ends its sums itself where results are whole sectors. Else it stores the sums as they are,
+and one pass ends each by itself (`ended`).
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import numpy as np
 from numba import cuda
 
 from ....shapes.integer import inverse_of
-from ...runtime.arrays import DeviceArray
+from ...conv.windows import SECTOR
+from ...elementwise import widened
+from ...runtime.arrays import DeviceArray, scratch
 from ...runtime.kernel import Kernel, float32, floats, int32, ints, octets, uint32
 from ...runtime.machine import Launch
-from ...words import get, put
+from ...words import get, put, shared
 from ...words.integer import added, byte, multiplied
+from ...words.whole import quotient
 
 THREADS = 256
 SUMS, REAL, BYTES = range(3)  # what a kernel stores: its sums, float32, or bytes
@@ -84,21 +87,35 @@ def end_of(
 def ended_kernel(END: int) -> Kernel:
     """Return the kernel that ends sums ``[positions, groups, wide]``: a thread for each result.
 
-    So threads side by side store bytes side by side, and whole sectors.
+    A block brings `THREADS` results together in shared memory, as `conv.fold.rows_kernel` does. It
+    loads from a whole sector on, also what only fills up; factors and biases lie as the ``across``
+    sums of a position do.
     """
 
     def run(
-        sums, factor, bias, residual, y, size, c_out, width, wide, across,
+        sums, factor, bias, residual, y, count, width, wide, across,
         add, sign, scale, floor, inverse, low, high,
     ):  # fmt: skip
-        i = int32(cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x)
-        if i < size:
-            m, o = int32(uint32(i) // uint32(c_out)), uint32(i) % uint32(c_out)
-            group, within = int32(o // uint32(width)), int32(o % uint32(width))
-            at, o = int32(m * across + group * wide + within), int32(o)
-            total = added(multiplied(float32(sums[at]), factor[o]), bias[o])
+        s = shared(THREADS)
+        thread, first = int32(cuda.threadIdx.x), int32(cuda.blockIdx.x * int32(THREADS))
+        last = int32(first + int32(THREADS)) if first + int32(THREADS) < count else int32(count)
+        filling = int32(wide - width)
+        start = int32(first + int32(quotient(first, width) * filling))
+        end = int32(last + int32(quotient(last, width) * filling))
+        begins = int32(start & int32(-SECTOR))
+        for i in range(int32(begins + thread), end, THREADS):
+            row, o = quotient(int32(i), wide), int32(uint32(i) % uint32(across))
+            total = added(multiplied(float32(sums[int32(i)]), factor[o]), bias[o])
+            within, into = int32(int32(i) - int32(row * wide)), int32(int32(i) - first)
+            into = int32(into - int32(row * filling))
+            if within < width and into >= int32(0):
+                s[into] = total
+        cuda.syncthreads()
+        at = int32(first + thread)
+        if at < last:
+            total = s[thread]
             if add != 0:
-                more = get(residual, i)
+                more = get(residual, at)
                 if more >= float32(128) and sign != 0:
                     more = more - float32(256)
                 total = added(total, multiplied(more, scale))
@@ -106,20 +123,24 @@ def ended_kernel(END: int) -> Kernel:
                 total = float32(floor)
             if END == BYTES:
                 total = byte(total, inverse, low, high)
-            put(y, i, total)
+            put(y, at, total)
 
     name, to = ("end_bytes", octets) if END == BYTES else ("end_real", floats)
-    kinds = (ints, floats, floats, octets, to, *[int32] * 5, *NUMBERS)
+    kinds = (ints, floats, floats, octets, to, *[int32] * 4, *NUMBERS)
     return Kernel(name, run, kinds, THREADS)
 
 
 # --- launcher -------------------------------------------------------------------------------------
 
 
-def ended(sums: DeviceArray, end: End, out: DeviceArray, groups: int) -> Launch:
-    """Return the launch that ends ``sums [positions, filters]`` of groups that are filled up."""
-    across, c_out = sums.shape[-1], out.shape[-1]
-    arrays = (sums, end.factor, end.bias, end.residual, out)
-    sizes = (out.size, c_out, c_out // groups, across // groups, across)
-    blocks = -(-out.size // THREADS)
-    return Launch(ended_kernel(end.kind), blocks, (*arrays, *sizes, *end.numbers))
+def ended(sums: DeviceArray, end: End, out: DeviceArray, groups: int) -> list[Launch]:
+    """Return the launches that end ``sums [positions, filters]`` of groups that are filled up."""
+    across, width, launches = sums.shape[-1], out.shape[-1] // groups, []
+    each, wide = [end.factor, end.bias], across // groups
+    if width < wide:
+        for k, narrow in enumerate(each):
+            each[k] = scratch(out.machine, (across,))
+            launches.append(widened(narrow, each[k], width, wide))
+    arrays, blocks = (sums, *each, end.residual, out), -(-out.size // THREADS)
+    numbers = (out.size, width, wide, across, *end.numbers)
+    return [*launches, Launch(ended_kernel(end.kind), blocks, (*arrays, *numbers))]

@@ -47,7 +47,7 @@ def matrices(machine: Machine, weight: Array, groups: int) -> Words:
     each[:, :, :channels] = weight.reshape(groups, width, channels, taps)
     fours = each.reshape(groups, width, filled // 4, 4, taps).transpose(0, 4, 2, 1, 3)
     words = in_words(fours).reshape(groups, taps * filled // 4, width)
-    deep, wide = rounded(words.shape[1], BK), rounded(width, 4)
+    deep, wide = rounded(words.shape[1], BK), rounded(width, 8)
     made = np.zeros((groups, deep, wide), np.int32)
     made[:, : words.shape[1], :width] = words
     return Words(upload(machine, made), deep, wide)

@@ -14,7 +14,7 @@ from numba import cuda
 
 from ...conv.gemm import OUTSIDE, PITCH, Tile
 from ...conv.pack import BK
-from ...conv.windows import Windows, counted, filled, sight
+from ...conv.windows import SECTOR, Windows, counted, filled, sight
 from ...runtime.arrays import DeviceArray, scratch, upload
 from ...runtime.kernel import Kernel, floats, int32, ints, uint32
 from ...runtime.machine import Launch
@@ -181,9 +181,11 @@ def product(
     """Return the launches of a convolution; ``win`` counts channels, and all arrays begin at 16."""
     if win.positions == 0:
         return []
-    ends = win.width % 4 == 0
+    # Up to 32 filters lie side by side; rows of more are whole sectors, or sums are stored.
+    row = 4 if win.groups == 1 and win.c_out <= 32 else 4 * SECTOR // out.dtype.itemsize
+    ends = win.width % row == 0
     x, launches = filled(x, win.groups, 4 * RUN)
-    c_out = win.groups * weight.wide
+    c_out = win.c_out if ends else win.groups * weight.wide
     win = counted(win._replace(c_in=x.shape[-1] // 4, c_out=c_out))
     tile = chosen(win, x.machine.multiprocessors)
     y = out if ends else scratch(x.machine, (1, win.positions, c_out), "int32")
@@ -197,4 +199,4 @@ def product(
     see = None if win.point else upload(x.machine, sight(win, RUN, total * BK))
     arrays = (x, weight.data, end.factor, end.bias, end.residual, y, see)
     launches.append(Launch(kernel, blocks(win, tile), (*arrays, *numbers)))
-    return launches if ends else [*launches, ended(y, end, out, win.groups)]
+    return launches if ends else [*launches, *ended(y, end, out, win.groups)]

@@ -12,11 +12,10 @@ GPU would get. Of each step it takes the largest of three times:
   the same part of them;
 * its bytes, each array once, at the stated bandwidth.
 
-The roofline beside it has the same without zeros, shares, wavefronts and rounds. It is the forward
-pass of inference only, and no step of training. Caches, latency, occupancy and
-what lies between two kernels are left out, so a GPU is slower. The stated figures are of NVIDIA's
-data sheet of the H100 SXM: 67 TFLOP/s in float32 without tensor cores, 3.35 TB/s, 132
-multiprocessors.
+The roofline beside it has the same without zeros, shares, wavefronts and rounds. The table is of
+the forward pass of inference; no step of training is in it. Caches, latency, occupancy and what
+lies between two kernels are left out, so a GPU is slower. The stated figures are of NVIDIA's data
+sheet of the H100 SXM: 67 TFLOP/s in float32 without tensor cores, 3.35 TB/s, 132 multiprocessors.
 """
 
 from __future__ import annotations

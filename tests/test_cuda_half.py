@@ -167,8 +167,8 @@ def test_conv2d(half, case: Conv, request):
 @pytest.mark.parametrize("tile", tensor.TILES, ids=str)
 @pytest.mark.parametrize("kernel", [1, 3])
 def test_every_tile(half, tile, kernel: int, monkeypatch):
-    monkeypatch.setattr(tensor, "TILES", {tile: 1.0})
     """Rows of 144 filters end in their tile, those of 136 are no whole sectors and end later."""
+    monkeypatch.setattr(tensor, "TILES", {tile: 1.0})
     channels, end = 40 if kernel == 1 else 16, "bias residual relu"
     for c_out in (144, 136):
         case = Conv("tile", (1, 10, 15, channels), c_out, kernel, 1, kernel // 2, epilogue=end)

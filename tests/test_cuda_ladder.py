@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,8 +112,12 @@ def test_the_table_of_the_readme_is_what_the_program_prints(ladder, capsys):
     pytest.importorskip("numba_cuda")
     text = (FOLDER.parent / "README.md").read_text("utf-8").split("## The ladder")[1]
     found = re.search(r"with NVVM ([\d.]+\d)", text)
-    if version("nvidia-nvvm") != found[1]:
-        pytest.skip(f"the figures are of NVVM {found[1]}, and this is {version('nvidia-nvvm')}")
+    try:
+        here = version("nvidia-nvvm")
+    except PackageNotFoundError:  # that of CUDA 12, or a toolkit's
+        here = "another one"
+    if here != found[1]:
+        pytest.skip(f"the figures are of NVVM {found[1]}, and this is {here}")
     rows = re.findall(r"^\| \d \| .+", text, re.M)
     assert ladder.main([]) == 0
     *_, last = printed = capsys.readouterr().out.splitlines()

@@ -437,7 +437,9 @@ def test_a_dry_run_that_diverges_names_no_state(tmp_path, monkeypatch):
         train(small.SPEC, small.pictures(), changed(lr=0.5), "", dry_run=sheet, **OPTIONS)
     said = str(raised.value)
     assert said.startswith("the loss is not finite in step 2 on the first images of the run")
-    assert "give a smaller --lr than 0.5" in said
+    assert (
+        "(the first value that is not finite is that of loss); give a smaller --lr than 0.5" in said
+    )
     assert "state" not in said
     assert not list(tmp_path.iterdir())
 

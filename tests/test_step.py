@@ -149,11 +149,12 @@ def test_weights_are_for_a_step_that_was_made_for_them():
     plain, weighted = (Step(params, spec, x.shape, reference, weighted=w) for w in (False, True))
     loss, even = plain(x, labels)[0], np.ones(3)
     assert weighted(x, labels, even)[0] == pytest.approx(loss)
+    one = np.ones((3, 5))
     refused = [
-        (plain, {"weights": even}, r"weights: \(3,\), expected None as Step"),
-        (plain, {"teacher": np.ones((3, 5))}, r"teacher: \(3, 5\), expected None"),
-        (weighted, {}, r"weights: None, expected \(3,\) as Step"),
-        (weighted, {"weights": even[:1]}, r"weights: \(1,\), expected \(3,\)"),
+        (plain, {"weights": even}, r"weights: \(3,\), and this step was made for None"),
+        (plain, {"teacher": one}, r"teacher: \(3, 5\), and this step was made for None"),
+        (weighted, {}, r"weights: None, and this step was made for \(3,\)"),
+        (weighted, {"weights": even[:1]}, r"weights: \(1,\), and this step was made for \(3,\)"),
     ]
     for step, given, text in refused:
         with pytest.raises(ValueError, match=text):

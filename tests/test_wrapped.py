@@ -145,6 +145,9 @@ def test_a_layer_beside_the_state_dict_is_not_left_out(convert, layer):
         stored, notes = convert(top, key=key)
         same(stored)
         assert f"not taken: {beside}" in notes
+    behind = {f"fc.{name}": part for name, part in parts.items()}  # a module with that layer alone
+    with pytest.raises(FormatError, match=r"'top' a layer .* --key backbone to have"):
+        convert({"backbone": S, "top": behind})
 
 
 def test_other_tensors_without_dots_beside_the_state_dict_are_named(convert):

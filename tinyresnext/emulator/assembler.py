@@ -82,7 +82,7 @@ def assemble(kernel: Kernel, capability: Capability) -> Assembled:
 
 
 def assemble_ptx(text: str, capability: Capability, listing: bool = True) -> Assembled:
-    """Assemble PTX; as `assemble`. Without ``listing`` nobody looks for loops: it takes less."""
+    """Assemble PTX; as `assemble`. Without ``listing`` no loop is looked for: that is quicker."""
     with tempfile.TemporaryDirectory() as folder:
         source, code = Path(folder, "kernel.ptx"), Path(folder, "kernel.cubin")
         source.write_text(text, "utf-8")

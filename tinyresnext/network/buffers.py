@@ -124,7 +124,7 @@ def allocate(ops: Backend, buffers: Sequence[int], dtype: Any) -> list[Array]:
 
 
 def with_room(make: Callable[[], Made], kept: MutableMapping[Any, Any]) -> Made:
-    """Return the plans that are made; where memory is short, again when those kept are dropped.
+    """Return what ``make`` makes; where memory is short, drop the plans kept, and make it again.
 
     Who else holds one of these can go on with it, and has its memory.
 

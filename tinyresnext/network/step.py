@@ -288,7 +288,7 @@ class Step:
             for name, rows in {"weights": weights, "teacher": teacher, "soft": soft}.items():
                 found, wanted = (a if a is None else a.shape for a in (rows, self._given.get(name)))
                 if found != wanted:
-                    raise ValueError(f"{name}: {found}, expected {wanted} as Step(weighted=) says")
+                    raise ValueError(f"{name}: {found}, and this step was made for {wanted}")
             return {} if weights is None else {"weights": weights}, 0.0
         teacher, shape = np.asarray(teacher), self._given["teacher"].shape
         if teacher.shape != shape:

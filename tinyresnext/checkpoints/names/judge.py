@@ -73,7 +73,8 @@ def without_other_heads(shapes: Mapping[str, tuple[int, ...]], named: Names) -> 
     queues = [s for key, s in shapes.items() if key.rpartition(".")[2] == "queue" and len(s) == 2]
     if len(shape) == 2 and any(shape[0] in queue for queue in queues):
         what = "tensors of a projection, of whose results there is a queue"
-        return named._replace(parts=rest, left_out=named.left_out | {what: tuple(head)})
+        left_out = named.left_out | {what: tuple(head)}
+        return named._replace(parts=rest, classifier="", left_out=left_out)
     if len(shape) != 2 and not first.startswith(named.prefix):
         outside = (*head, *named.outside)
         return named._replace(parts=rest, classifier="", outside=outside)

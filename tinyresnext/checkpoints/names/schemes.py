@@ -54,8 +54,8 @@ class Names(NamedTuple):
         Torchvision's name of each parameter, in the file's order: the keys that it is made of, and
         how.
     left_out : dict of str to tuple of str
-        Keys that were recognised and are not needed, except for those that count training steps:
-        under ``"second copies"`` and ``"counters of a profiler"``.
+        Keys that were recognised and are not needed, except for those that count training steps,
+        under what they are in words for a note, such as ``"second copies"``.
     prefix : str
         What stands before the names of the network.
     classifier : str

@@ -111,7 +111,7 @@ def _finished(files: Sequence[BinaryIO], found: Listed, check: Check | None) -> 
         keys = ", ".join(ascii(other)[:80] for other in found.others[:4])
         raise type(error)(
             f"{error}; these are the tensors under {found.wrapper!r}, and there are others under "
-            f"{keys} (--key takes them)"
+            f"{keys} (--key takes a state dict)"
         ) from None
 
 

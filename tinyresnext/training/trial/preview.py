@@ -136,9 +136,10 @@ def _seconds(run: Run, x: np.ndarray, images: np.ndarray) -> float:
         try:
             run.step(x, images)
         except TrainingError as error:
+            first = str(error).partition(": ")[2].partition("; ")[0]  # value that is not finite
             raise TrainingError(
                 f"the loss is not finite in step {step} on the first images of the run, of which "
-                "nothing is kept; give a smaller --lr than "
+                f"nothing is kept ({first}); give a smaller --lr than "
                 f"{run.state.recipe.schedule.lr:g}, and see whether the initial model is finite"
             ) from error
         taken.append(time.perf_counter() - began)

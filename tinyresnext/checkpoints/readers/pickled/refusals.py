@@ -60,10 +60,14 @@ def refuse_objects(where: str, value: object) -> None:
 def refuse_layers(chosen: str, beside: Mapping[str, Mapping[object, object]]) -> None:
     """Raise `FormatError` if a single layer lies beside the network under the key ``chosen``.
 
-    It has a linear layer's names, or those of a norm in front of one.
+    It has a linear layer's names, or those of a norm in front of one, perhaps behind a module's.
     """
     for key, layer in beside.items():
-        if "weight" in layer and layer.keys() <= _OF_A_LAYER:
+        names = [str(name).rpartition(".") for name in layer]
+        modules, fields = {module for module, _, _ in names}, {field for _, _, field in names}
+        weights = [t for name, t in layer.items() if str(name).rpartition(".")[2] == "weight"]
+        linear = all(type(t) is Tensor and len(t.size) <= 2 for t in weights)
+        if weights and linear and len(modules) == 1 and fields <= _OF_A_LAYER:
             raise FormatError(
                 f"the network is under {chosen!r}, and under {key!r} a layer beside it, which may "
                 "be its classifier; put it into the network's state dict, as fc.weight and "

@@ -38,7 +38,7 @@ _NAME = re.compile(r"(?!__)[\w-]+(\.(?!__)[\w-]+)*", re.ASCII)
 
 
 class Choice(NamedTuple):
-    """The state dict that was chosen: its key, what it holds, and the keys of others."""
+    """The state dict that was chosen: its key, what it holds, and what others are called."""
 
     key: str
     mapping: dict
@@ -86,11 +86,11 @@ def choose(top: object, ema: bool, key: str | None = None) -> Choice:
     plain = [name for name in found if name not in averaged]
     if ema and not averaged:
         raise UsageError(_no_average(found))
-    ordered = averaged + plain if ema else plain + averaged
-    if not ordered:
+    if not (ordered := averaged + plain if ema else plain + averaged):
         raise FormatError(_nothing(top))
-    refuse_layers(ordered[0], beside := _bare(dicts, ordered[0]))
-    return Choice(ordered[0], found[ordered[0]], (*ordered[1:], *beside))
+    chosen, beside = ordered[0], _bare(dicts, ordered[0])
+    refuse_layers(chosen, beside | {name: found[name] for name in plain if name != chosen})
+    return Choice(chosen, found[chosen], (*ordered[1:], *beside))
 
 
 def called(top: object) -> str:

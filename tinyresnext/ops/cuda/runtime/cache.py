@@ -59,7 +59,7 @@ def _toolkit() -> list[str]:
         try:
             path = Path(cuda_paths.get_cuda_paths()[name].info).resolve()
             status = path.stat()
-        except Exception:  # there is none, or the loader finds it; of this Numba raises any
+        except Exception:  # none, or the loader finds it; Numba raises errors of many types here
             continue
         found.append(f"{path} {status.st_size} {status.st_mtime_ns}")
     return found

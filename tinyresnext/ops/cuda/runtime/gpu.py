@@ -37,7 +37,7 @@ KEPT = 256 << 20  # bytes of a thread's room, at most
 
 
 class GpuMemory:
-    """One allocation. It is freed when nobody holds it, with the next one of its GPU."""
+    """One allocation. It is freed when nobody holds it, with the next one, or for a new thread."""
 
     def __init__(self, address: int, size: int, gpu: Gpu) -> None:
         self.address, self.size, self._gpu = address, size, gpu
@@ -130,7 +130,7 @@ class Gpu:
         return found
 
     def drop(self, function: str, handle: Any) -> None:
-        """Call a function of the driver with the next allocation, to give something back."""
+        """Call a function of the driver later (`_give_back`), to give something back."""
         self._dropped.append((function, handle))
 
     # --- memory -----------------------------------------------------------------------------------
@@ -165,12 +165,11 @@ class Gpu:
         A step of training, which updates many weights, so allocates and frees nothing.
         """
         with self.current() as thread:
+            if size > KEPT:
+                return self.allocate(size)
             if thread.room is None or thread.room.size < size:
                 thread.room = None  # the new one may need its memory
-                made = self.allocate(size)
-                if size > KEPT:
-                    return made
-                thread.room = made
+                thread.room = self.allocate(size)
             return thread.room
 
     def _spare(self) -> None:
@@ -261,7 +260,6 @@ def opened_once(index: int) -> Gpu:
         )
     gpu = Gpu(found.driver, index)
     gpu.function(copy_kernel())  # what lacks for kernels is known before anything is begun
-    found.opened = True
     return gpu
 
 
@@ -273,6 +271,8 @@ def opened(index: int) -> Gpu:
     DeviceError
         Something that is needed is not there; the text says what, and what to do.
     """
-    connected()  # first: of a process before a fork, another thread had the lock, perhaps
+    connected()  # before the lock: at a fork, another thread may have held it
     with OPENING:
-        return opened_once(index)
+        gpu = opened_once(index)
+    connected().opened = True
+    return gpu

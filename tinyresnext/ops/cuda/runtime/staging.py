@@ -1,4 +1,4 @@
-"""What a thread has of a GPU: a stream, pinned memory for copies, and plans that it has started.
+"""What a thread has of a GPU: a stream, memory for copies and single calls, and started plans.
 
 Only pinned memory can be copied while the processor does something else. An array goes through two
 small pinned buffers in turn: while one is on its way, the other is filled or emptied.
@@ -63,7 +63,7 @@ class Staging:
 
 
 class Thread:
-    """What a thread of the process has of a GPU: a stream, and memory for copies.
+    """What a thread of the process has of a GPU: a stream, and memory for copies and single calls.
 
     On its stream are its copies, and kernels that no plan has. Plans have streams of their own
     (`graph.Lane`); what the thread asks for happens in order all the same: a plan waits for what is

@@ -226,7 +226,7 @@ def product(
     """Return the launches of a convolution."""
     if win.positions == 0:
         return []
-    # Rows have to be whole sectors, but eights in groups only where few values are seen.
+    # Rows have to be whole sectors. Eights in groups are halves, which count where little is seen.
     narrow = win.width == 8 if win.groups == 1 else win.depth >= SHALLOW
     ends = win.width % (8 if narrow else 4 * SECTOR // out.dtype.itemsize) == 0
     ends = ends and aligned(out, residual, bias)

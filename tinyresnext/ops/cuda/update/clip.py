@@ -20,7 +20,7 @@ from ..words.whole import quotient
 from .muon import SECTOR, norms
 
 CHUNK = THREADS * EACH  # values of a block
-FEW = 14  # values of a unit; with more, most of its sectors are its own
+FEW = 14  # values of a unit; with as many, most of its sectors are its own
 
 # --- kernels --------------------------------------------------------------------------------------
 
@@ -123,7 +123,7 @@ def clip_units_step(gradient: DeviceArray, weight: DeviceArray, *, most: float) 
     to_own, own = norms(gradient, units)
     to_norm, norm = norms(weight, units)
     length = count // units
-    # The norms of these units are whole sectors, and so are their values; fewer are all that are.
+    # A block has a multiple of eight units, so norms and values are whole sectors, or all units.
     together = min(units, SECTOR * max(1, CHUNK // max(1, SECTOR * length)))
     parts = blocks_of(together * length)
     blocks = units // together * parts + blocks_of(units % together * length)

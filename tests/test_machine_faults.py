@@ -93,7 +93,7 @@ def test_a_lack_of_memory_while_an_image_is_decoded_is_its_error(tmp_path, monke
     with pytest.raises(ImageError, match=f"the image in the Object {words}"):
         decode(Object())
     with monkeypatch.context() as patched:
-        patched.setattr(prepare, "_view", fails)
+        patched.setattr(prepare, "_views", fails)
         with pytest.raises(ImageError, match=f"a.png' {words}"):
             prepare.prepare(str(tmp_path / "a.png"), tr.Preprocess(8, 8))
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", fails)

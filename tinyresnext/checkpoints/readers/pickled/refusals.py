@@ -66,7 +66,7 @@ def refuse_layers(chosen: str, beside: Mapping[str, Mapping[object, object]]) ->
         names = [str(name).rpartition(".") for name in layer]
         modules, fields = {module for module, _, _ in names}, {field for _, _, field in names}
         weights = [t for name, t in layer.items() if str(name).rpartition(".")[2] == "weight"]
-        linear = all(type(t) is Tensor and len(t.size) <= 2 for t in weights)
+        linear = all(type(t) is Tensor and t.is_read and len(t.size) <= 2 for t in weights)
         if weights and linear and len(modules) == 1 and fields <= _OF_A_LAYER:
             raise FormatError(
                 f"the network is under {chosen!r}, and under {key!r} a layer beside it, which may "

@@ -300,6 +300,7 @@ def test_a_classifier_of_any_number_of_classes(precision: str, samples: int, cla
         Conv("dilated, 12 to 20", (1, 6, 7, 12), 20, 3, 1, 2, 1, "bias residual relu", dilation=2),
         Conv("3 to 64, 3x3, stride", (2, 14, 22, 3), 64, 3, 2, 1, epilogue="bias relu"),
         Conv("3 to 16, 2x2, stride", (2, 14, 23, 3), 16, 2, 3),
+        Conv("7 to 67, 2x1, stride", (5, 10, 8, 7), 67, (2, 1), 2, 1),
         Conv("groups of 5 to 8", (2, 10, 20, 15), 24, 1, 1, 0, 3, "residual"),
     ],
     ids=ident,

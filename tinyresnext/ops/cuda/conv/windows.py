@@ -187,7 +187,7 @@ def sparse(win: Windows, run: int, filters: int, line: int = 0) -> bool:
     if win.s_w == 1:  # a tap of each line alone may begin inside a sector
         return win.k_w == 1 < win.k_h and (win.w | win.p_w) % 2 == 1
     pairs = (win.w | win.k_w | win.s_w | win.p_w) % 2 == 0
-    return not pairs and (win.s_w > 2 or win.k_w == 2 or (filters <= FEW and not line))
+    return not pairs and (win.s_w > 2 or win.k_w <= 2 or (filters <= FEW and not line))
 
 
 def filled(
